@@ -46,7 +46,8 @@ def read_events(run_id: str, *, after: int = 0, runs_dir: str | Path | None = No
 def follow(run_id: str, *, after: int = 0, runs_dir: str | Path | None = None) -> Iterator[Event]:
     """Yield the events of a run, those on record and each new one, until it ends.
 
-    It also ends if the run waits for a person, was stopped or lost its process: no event comes until a `resume`.
+    It also ends if the run waits for a person or a model, was stopped or lost its process: no event comes until a
+    `resume`.
     `pccpipe.aio.follow` is the same for asyncio.
 
     Raises UsageError if there is no such run.

@@ -26,6 +26,7 @@ ALLOWED = {
     "canary/escape.py": {"OVERRUN_LIMIT": SECONDS},
     "cli/process.py": {"DESCRIPTORS": OURS},
     "docker_api/stream.py": {"READ_SIZE": AT_ONCE},
+    "executor/agents.py": {"LONGEST_WAIT": SECONDS},
     "executor/cause.py": {"_LONGEST_VALUE": SHOWN},
     "executor/command.py": {"LONGEST_NAME": OURS},
     "executor/follow.py": {
@@ -33,6 +34,7 @@ ALLOWED = {
         "SIGN_LIMIT": SECONDS,
         "MARGIN": "What is dropped of a flood, beside its gap.",
     },
+    "executor/command_watch.py": {"LIMIT_GRACE": SECONDS},
     "executor/context.py": {"STEP_LIMIT": SECONDS, "ALWAYS_LIMIT": SECONDS},
     "executor/waiting.py": {"LONGEST_PAUSE": SECONDS},
     "errors.py": {"_LONGEST_QUOTE": SHOWN},

@@ -76,8 +76,8 @@ def run(
     shortens the time that commands have to end.
 
     Exit status: 0 succeeded, 1 a step failed or timed out, 2 wrong usage or pipeline, 3 a place was unavailable, the VM
-    was busy, or a step was lost, 4 downgraded (with --fail-on-downgrade), 5 waiting for a person (see `answer`), 130 or
-    143 cancelled.
+    was busy, or a step was lost, 4 downgraded (with --fail-on-downgrade), 5 waiting for a person (see `answer`) or
+    for a model (see `resume --due`), 130 or 143 cancelled.
     """
     from pccpipe.api import Fallback, load
     from pccpipe.api import run as run_pipeline

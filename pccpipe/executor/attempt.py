@@ -13,6 +13,7 @@ from pccpipe.cancel import Halt, unless_halted
 from pccpipe.errors import ActionError, Halted, Lost, PccpipeError, RecordFull, Unavailable
 from pccpipe.executor.agent_output import AgentOutput, agent_output
 from pccpipe.executor.command import container_settings, make_command
+from pccpipe.executor.command_watch import CommandWatch
 from pccpipe.executor.context import LeftOpen, RunContext, StepOutcome, halted
 from pccpipe.executor.follow import follow
 from pccpipe.executor.judge import judge
@@ -126,7 +127,10 @@ class Attempt(Struct):
         """Follow the command to its end, and judge that."""
         try:
             gives_sign = None if self.place is Place.LOCAL else lambda: self.context.targets.gives_sign(self.place)
-            followed = follow(self.context, self.path, running, log, self.step.position.deadline, gives_sign, agent)
+            watch = CommandWatch(self.step, self.number, self.secrets, running) if self.step.body.agent else None
+            followed = follow(
+                self.context, self.path, running, log, self.step.position.deadline, gives_sign, agent, watch
+            )
             ended = judge(self.step, running, followed, self.place, log, agent)
             self._leave_open(ended.outcome, ended.reason)
         except Unavailable as unavailable:

@@ -15,6 +15,7 @@ from msgspec import Struct
 from pccpipe.cancel import Deadline
 from pccpipe.errors import Lost
 from pccpipe.executor.agent_output import AgentOutput
+from pccpipe.executor.command_watch import CommandWatch, WatchEnd
 from pccpipe.executor.context import RunContext
 from pccpipe.outcome import Stream
 from pccpipe.record.events import Output
@@ -44,6 +45,8 @@ class FollowedResult(Struct, frozen=True):
     timed_out: bool = False
     cancelled: bool = False
     message: str = ""
+    is_limited: bool = False
+    """It was stopped because of its provider's limit."""
     is_abandoned: bool = False
     """It was cancelled while its machine was unreachable, and may still run."""
 
@@ -56,16 +59,18 @@ def follow(
     deadline: Deadline | None,
     gives_sign: Callable[[], bool] | None = None,
     agent: AgentOutput | None = None,
+    watch: CommandWatch | None = None,
 ) -> FollowedResult:
     """Read a command to its end. A deadline or a cancel stops it; the output so far is kept.
 
     Args:
         gives_sign: asks the command's machine for a sign of life; None for this machine.
         agent: gets the stdout of a step with `agent:`.
+        watch: says whether such a step does nothing, or cannot go on.
 
     Raises RecordFull once the run gives up its record, whatever the command does.
     """
-    follower = _Follower(context, path, running, log, deadline, agent)
+    follower = _Follower(context, path, running, log, deadline, agent, watch)
     with context.cancel.watched_by(follower.cancel):
         return _follow_in_thread(follower, gives_sign) if gives_sign else follower.run()
 
@@ -121,7 +126,10 @@ class _Follower:
         log: CommandLog,
         deadline: Deadline | None,
         agent: AgentOutput | None,
+        watch: CommandWatch | None,
     ) -> None:
+        self._watch = watch
+        self._watch_end: WatchEnd | None = None
         self._grace = context.cancel
         self._room = context.room
         self._running = running
@@ -173,7 +181,12 @@ class _Follower:
         timed_out = self._timed_out and not (exit_ and exit_.was_over)
         if timed_out and self._deadline:
             message = self._deadline.message
-        return FollowedResult(exit_, timed_out, self._cancelled and not timed_out, message)
+        is_limited = False
+        if self._watch and self._watch_end and not (exit_ and exit_.was_over) and not self._cancelled:
+            message = message or self._watch.message
+            timed_out = timed_out or self._watch_end is WatchEnd.STALLED
+            is_limited = not timed_out
+        return FollowedResult(exit_, timed_out, self._cancelled and not timed_out, message, is_limited)
 
     def _finish_outputs(self) -> None:
         for output in self._outputs.values():
@@ -190,6 +203,7 @@ class _Follower:
                     return None
                 if read:
                     self._pass(read)
+            self._look()
             now = time.monotonic()
             if not self._may_skip and (self._log.is_full or self._is_late(now)):
                 self._may_skip = True
@@ -200,7 +214,15 @@ class _Follower:
                 self._timed_out = True
                 self._stop(self._grace.grace)
 
+    def _look(self) -> None:
+        """Stop a command that does nothing, or that cannot go on."""
+        if self._watch and self._last_moment is None and (end := self._watch.check()):
+            self._watch_end = end
+            self._stop(self._grace.grace)
+
     def _pass(self, chunk: Chunk) -> None:
+        if self._watch:
+            self._watch.heard()
         output = self._outputs[chunk.stream]
         if chunk.skipped or chunk.skipped_more:
             output.skip(chunk.skipped, self._margin, more=chunk.skipped_more)
@@ -213,7 +235,8 @@ class _Follower:
     def _read_timeout(self) -> float:
         if self._last_moment is not None or self._deadline is None or self._timed_out:
             return 1.0 if self._last_moment is not None else LONGEST_READ
-        return min(LONGEST_READ, self._deadline.left)
+        longest = min(LONGEST_READ, self._watch.every) if self._watch else LONGEST_READ
+        return min(longest, self._deadline.left)
 
     def _stop(self, grace: float) -> None:
         self._last_moment = time.monotonic() + grace + LAST_WAIT

@@ -56,6 +56,8 @@ def judge(
         ended = replace(ended, outcome=Outcome.CANCELLED, message="cancelled")
     elif followed.timed_out or exit_.timed_out:
         ended = replace(ended, outcome=Outcome.TIMED_OUT, message=followed.message or "its time limit has passed")
+    elif followed.is_limited:
+        ended = replace(ended, message=followed.message)
     elif exit_.code == 0:
         ended = replace(ended, outcome=Outcome.SUCCEEDED, message="")
     elif agent and (error := agent.report().error):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from msgspec.structs import replace
@@ -11,6 +12,7 @@ from pccpipe.executor.context import RunContext, StepOutcome, WalkPosition
 from pccpipe.outcome import Code, Outcome, Place
 from pccpipe.record.events import SecretsGiven
 from pccpipe.secrets.proxy.grant import Api, Grant
+from pccpipe.secrets.proxy.provider_limits import ProviderLimit, ProviderLimits
 from pccpipe.secrets.proxy.proxy import EGRESS, digest
 from pccpipe.secrets.proxy.request import Rules
 from pccpipe.spec.model import Host, Run, Secret, Via
@@ -18,13 +20,26 @@ from pccpipe.values import Json
 
 
 class StepSecrets:
-    """The secrets of one attempt; `close` revokes its tokens."""
+    """The secrets of one attempt; `close` revokes its tokens.
 
-    def __init__(self, context: RunContext, modes: Mapping[str, Via], grant: Grant | None, budget: StepBudget) -> None:
+    Args:
+        hands_over: whether another agent, or a later process, takes over after a provider's limit.
+    """
+
+    def __init__(
+        self,
+        context: RunContext,
+        modes: Mapping[str, Via],
+        grant: Grant | None,
+        budget: StepBudget,
+        *,
+        hands_over: bool = False,
+    ) -> None:
         self._context = context
         self._modes = modes
         self._grant = grant
         self._budget = budget
+        self._hands_over = hands_over
         self._tokens: dict[str, str] = {}
         self._masked: list[str] = []
 
@@ -37,6 +52,16 @@ class StepSecrets:
     @property
     def is_proxied(self) -> bool:
         return self._grant is not None
+
+    @property
+    def limit(self) -> ProviderLimit | None:
+        """The provider's limit that lasts too long, as the last answer of the model's API said."""
+        return self._grant.provider_limits.beyond if self._grant else None
+
+    @property
+    def quiet(self) -> float:
+        """The seconds since the last call of a model through the proxy; infinite without a proxy."""
+        return self._grant.open_calls.quiet if self._grant else math.inf
 
     @property
     def way_out(self) -> str:
@@ -65,6 +90,9 @@ class StepSecrets:
         explained = self._budget.explain(ended, step_id)
         if explained is not ended:
             return explained
+        if self._hands_over and self.limit and ended.outcome is Outcome.FAILED:
+            code = caused_by(ended, Code.MODEL_LIMITED)
+            return replace(ended, message=f"{self.limit.sentence} ({ended.message})", code=code)
         if self._grant and self._grant.trouble and ended.outcome is Outcome.FAILED:
             code = caused_by(ended, Code.MODEL_UNAVAILABLE)
             return replace(ended, message=f"{self._grant.trouble} ({ended.message})", code=code)
@@ -91,6 +119,7 @@ def step_secrets(
     place: Place,
     budget: StepBudget,
     upstreams: Mapping[str, str],
+    provider_limits: ProviderLimits,
 ) -> StepSecrets:
     """Return the secrets of an attempt at a place, before tokens are issued. Raises ExpressionError, UsageError.
 
@@ -112,8 +141,9 @@ def step_secrets(
         if secret.upstream and secret.api
     )
     egress = where.container.egress if where.container and place is Place.CONTAINER else ()
-    grant = Grant(apis, egress, budget.meter, budget.warn) if apis or egress else None
-    return StepSecrets(context, {name: secret.via for name, secret in declared.items()}, grant, budget)
+    grant = Grant(apis, egress, budget.meter, budget.warn, provider_limits) if apis or egress else None
+    modes = {name: secret.via for name, secret in declared.items()}
+    return StepSecrets(context, modes, grant, budget, hands_over=body.agent is not None)
 
 
 def _rules(secret: Secret, names: Mapping[str, object]) -> Rules:

@@ -12,6 +12,7 @@ import contextlib
 from msgspec.structs import replace
 
 from pccpipe.errors import PccpipeError
+from pccpipe.executor.agents import provider_limits, with_agents
 from pccpipe.executor.attempt import Attempt
 from pccpipe.executor.budget import StepBudget, budget_of, wants_budget
 from pccpipe.executor.context import RunContext, StepOutcome, WalkPosition
@@ -37,6 +38,11 @@ from pccpipe.spec.model import Host, Run, Step
 def run_step(context: RunContext, position: WalkPosition, spec: Step, body: Run, turn: Turn) -> StepOutcome:
     """Run a step's command where its `on:` leads in the project, or at its fallback if that place is unavailable."""
     step = RunStep(context, position, spec, body, turn, is_replay=turn.began_at is not None)
+    return with_agents(step, lambda: _at_its_places(step))
+
+
+def _at_its_places(step: RunStep) -> StepOutcome:
+    context, spec, body, turn = step.context, step.spec, step.body, step.turn
     place, where = step.first
     ended = _try_at(step, place, where)
     fallback = step.fallback_from(place)
@@ -137,7 +143,8 @@ def _budget_of(step: RunStep) -> StepBudget:
 def _secrets_of(step: RunStep, number: int, place: Place, where: Host, budget: StepBudget) -> StepSecrets:
     """Return the attempt's secrets, with the tokens that an earlier process issued for its command."""
     upstreams = step.context.upstreams_of(step.path, number)
-    secrets = step_secrets(step.context, step.position, step.body, where, place, budget, upstreams)
+    limits = provider_limits(step, number)
+    secrets = step_secrets(step.context, step.position, step.body, where, place, budget, upstreams, limits)
     for given in step.turn.given:
         if given.attempt == number:
             secrets.restore(given)

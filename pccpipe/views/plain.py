@@ -161,7 +161,8 @@ def _agent_text(what: RepairAsked | ModelLimited | AgentChanged | StepWaiting | 
         case RepairAsked():
             return f"{what.step} {repair_text(what.message)} (repair {what.repair} of {what.of})"
         case ModelLimited():
-            return f"{what.step} {what.message}"
+            passes = f" until {date(what.until)}" if what.until is not None else ""
+            return f"{what.step} the model's API {what.message}{passes}: the attempt ends"
         case AgentChanged():
             return f"{what.step} AGENT CHANGED: {what.agent} takes over from {what.after}: {what.message}"
         case StepWaiting():

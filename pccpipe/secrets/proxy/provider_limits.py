@@ -48,6 +48,14 @@ class ProviderLimit(Struct, frozen=True):
     until: float | None = None
     """The time when it passes, in seconds since the epoch; None if the API does not say."""
 
+    @property
+    def sentence(self) -> str:
+        """The limit and the time when it passes, for a person."""
+        if self.until is None:
+            return f"the model's API {self.words} and did not say for how long"
+        passes = datetime.fromtimestamp(self.until, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+        return f"the model's API {self.words}; its limit passes at {passes}"
+
 
 def limit_of(status: int, headers: Iterable[tuple[str, str]]) -> ProviderLimit | None:
     """Return the limit that an answer states; None for any other answer."""
@@ -64,17 +72,21 @@ class ProviderLimits:
     Args:
         deadline: of the step: no call waits beyond it.
         on_beyond: receives a limit that the proxy does not wait for.
+        known: one that an earlier process of the run met, until a good answer.
     """
 
     def __init__(
-        self, deadline: Deadline | None = None, on_beyond: Callable[[ProviderLimit], None] = lambda _: None
+        self,
+        deadline: Deadline | None = None,
+        on_beyond: Callable[[ProviderLimit], None] = lambda _: None,
+        known: ProviderLimit | None = None,
     ) -> None:
         self._deadline = deadline
         self._on_beyond = on_beyond
         self._lock = threading.Lock()
         self._since: dict[str, float] = {}
         self._pauses: dict[str, float] = {}
-        self._beyond: dict[str, ProviderLimit] = {}
+        self._beyond: dict[str, ProviderLimit] = {"": known} if known else {}
 
     @property
     def beyond(self) -> ProviderLimit | None:
@@ -87,6 +99,7 @@ class ProviderLimits:
         with self._lock:
             for met in (self._since, self._pauses, self._beyond):
                 met.pop(key, None)
+            self._beyond.pop("", None)
 
     def wait(self, key: str, limit: ProviderLimit) -> float:
         """Return the seconds after which the call is made again; 0: its client gets the answer."""
