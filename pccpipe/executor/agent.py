@@ -31,7 +31,8 @@ def agent_script(body: Run, place: Place, names: Mapping[str, object], session: 
         "PCC_SESSION": shlex.quote(session) if session else "",
         "PCC_KEEPS_SESSION": "1" if task.session and place is Place.CONTAINER else "",
         "PCC_READ_ONLY": "1" if container and container.settings.read_only_workspace else "",
-        "PCC_TRUSTED": "1" if task.trusts_workspace else "",
+        # Outside of a container the workspace could start programs on the machine itself.
+        "PCC_TRUSTED": "1" if task.trusts_workspace and place is Place.CONTAINER else "",
         # Unexported: the agent's file decides by which variable its agent, and so its commands, get the key.
         "PCC_KEY": f'"${{{agent.secret}-}}"' if agent.secret else "",
         "PCC_PROXY_URL": '"${PCC_PROXY_URL-}"',

@@ -21,6 +21,7 @@ import yaml
 
 from pccpipe.policy.file import load_policy
 from pccpipe.scripted.case_file import load_cases
+from pccpipe.spec.agent_file import agent_problems
 from pccpipe.spec.load import load_pipeline
 from pccpipe.spec.project import load_project
 
@@ -63,6 +64,10 @@ def check_yaml(block: Block, folder: Path) -> None:
     if isinstance(data, dict) and "preset" in data:
         path.write_text(block.text)
         load_policy(path)
+        return
+    if isinstance(data, dict) and "in_container" in data:
+        path.write_text(block.text)
+        assert agent_problems(path) == []
         return
     if isinstance(data, dict) and "cases" in data:
         path.write_text(block.text)
