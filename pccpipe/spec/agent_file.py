@@ -28,8 +28,9 @@ def find_agent(use: str, folder: Path) -> Path:
     if may_be_built_in(use):
         if use in built_in_agents():
             return agent_path(use)
-        hint = did_you_mean(use, built_in_agents()) or f"built in: {', '.join(built_in_agents())}"
-        raise UsageError(f"there is no built-in agent `{use}`", f"{hint}; or name an agent file, such as ./{use}.yaml")
+        names = " and ".join(f"`{name}`" for name in built_in_agents())
+        hint = did_you_mean(use, built_in_agents()) or f"{names} are; or name an agent file, such as ./{use}.yaml"
+        raise UsageError(f"there is no built-in agent `{use}`", hint)
     path = beside(folder, use)
     if not is_file(path):
         raise UsageError(f"there is no file {path}")

@@ -40,6 +40,7 @@ def where_known(key: str, path: KeyPath, known: Sequence[str]) -> str:
         "the file itself, without indentation": definitions,
         "a step": definitions["definitions"]["step"],
         "a container, under `containers:`": definitions["definitions"]["container"],
+        "an agent, under `agents:`": definitions["definitions"]["agent"],
         "a step's `result:`": definitions["definitions"]["step"]["properties"]["result"],
         "a step's `retry:`": definitions["definitions"]["step"]["properties"]["retry"],
         "a step's `repeat:`": definitions["definitions"]["step"]["properties"]["repeat"],

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 BODIES = ("run", "agent", "upload", "download", "diff", "remove", "build", "repeat", "parallel")
 BUILT_IN_RESULTS = ("builder-result", "reviewer-result")
+AGENT_KEYS = ("prompt", "session", "repair", "stalled_after", "on_stall", "workspace_config")
+"""The keys of a step with `agent:`."""
 SPACE = " \t\r\n"
 
 
@@ -80,9 +82,7 @@ def _unknown_keys(error: ValidationError, path: KeyPath, source: Source) -> Iter
     for key in cast("dict[str, Json]", error.instance):
         if key not in known and not any(pattern.search(key) for pattern in patterns):
             hint = OTHER_TOOLS.get((_thing(path), key), "")
-            if not hint and not nearest(key, known):
-                hint = where_known(key, path, known)
-            hint = hint or did_you_mean(key, known)
+            hint = hint or where_known(key, path, known) or did_you_mean(key, known)
             yield _problem(source, (*path, key), f"unknown key `{key}` in {_thing(path)}", hint, at_key=True)
 
 
@@ -152,7 +152,8 @@ def _misplaced(path: KeyPath, data: Json) -> tuple[str, str] | None:
     if key == "exclude":
         return "`exclude` belongs to an `upload:`", ""
     if bodies:
-        return f"`{key}` cannot be combined with `{bodies[0]}`", "it belongs to a step with `run:`"
+        kinds = "`agent:`" if key in AGENT_KEYS else "`run:`" if "agent" in bodies else "`run:` or `agent:`"
+        return f"`{key}` cannot be combined with `{bodies[0]}`", f"it belongs to a step with {kinds}"
     if key in {"api", "upstream", "allow", "models", "service_tiers", "hosted_tools"} and "from" in beside:
         return (
             f"`{key}` needs `via: proxy`",
@@ -181,6 +182,7 @@ _NAMED = {
     "inputs": "an input",
     "secrets": "a secret",
     "containers": "a container",
+    "agents": "an agent",
     "matrix": "a matrix's value",
 }
 
@@ -235,7 +237,7 @@ def _thing(path: KeyPath) -> str:
         return "the file"
     if isinstance(path[-1], int) and words[-1] in {"steps", "always", "parallel", "before", "after"}:
         return "a step"
-    if len(path) > 1 and path[-2] in {"inputs", "secrets", "containers", "files"}:
+    if len(path) > 1 and path[-2] in {"inputs", "secrets", "containers", "agents", "files"}:
         return f"`{path[-2]}: {path[-1]}:`"
     return f"`{words[-1]}`"
 
