@@ -79,6 +79,8 @@ class Code(StrEnum):
     """The step's command succeeded and left no result."""
     BAD_RESULT = "bad_result"
     """The step's result is not JSON, or does not match its schema."""
+    AGENT_MISSING = "agent_missing"
+    """The place of an agent step, such as its image, does not have the agent's program."""
     MODEL_UNAVAILABLE = "model_unavailable"
     """The step failed after the model's API refused its last calls, or was unreachable."""
     MODEL_LIMITED = "model_limited"

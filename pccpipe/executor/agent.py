@@ -51,6 +51,11 @@ def has_schema(body: Run) -> bool:
     return body.result is not None and body.result.schema_json is not None
 
 
+def hidden_names(body: Run) -> tuple[str, ...]:
+    """Return the names in the workspace that the step's agent must not see in a container."""
+    return () if body.agent is None or body.agent.trusts_workspace else body.agent.agent.description.hide
+
+
 def _result_name(body: Run, names: Mapping[str, object]) -> str:
     assert body.result is not None
     return PurePosixPath(body.result.path.render(names)).name

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pccpipe.errors import LimitExceeded, ResultError, UsageError
-from pccpipe.executor.agent import SCHEMA, agent_script
+from pccpipe.executor.agent import SCHEMA, agent_script, hidden_names
 from pccpipe.executor.context import STEP_LIMIT, RunContext, WalkPosition
 from pccpipe.executor.result import result_target
 from pccpipe.executor.secrets import StepSecrets
@@ -67,6 +67,7 @@ def make_command(
         limit=left + context.project.lost_after + STOP_MARGIN,
         container=container_settings(where, place, position),
         has_git=context.workspace.has_git,
+        hides=hidden_names(body) if place is Place.CONTAINER else (),
         as_login=body.as_login and place is Place.VM,
     )
 

@@ -18,11 +18,15 @@ from pccpipe.outcome import Code, Outcome, Place
 from pccpipe.record.events import CommandEnded, CommandStarted, Warned
 from pccpipe.record.files import write_atomically
 from pccpipe.record.logs import CommandLog
+from pccpipe.spec.agent_task import Agent
 from pccpipe.spec.model import ResultSpec
 from pccpipe.target import Exit, Running
 from pccpipe.values import Json
 
 LOST_OUTPUT = "some of its output may be lost: the engine was restarted while it ran"
+
+NOT_FOUND = 127
+"""The exit code of a shell that does not find a program."""
 
 
 def judge(
@@ -60,6 +64,8 @@ def judge(
         ended = replace(ended, message=followed.message)
     elif exit_.code == 0:
         ended = replace(ended, outcome=Outcome.SUCCEEDED, message="")
+    elif step.body.agent and exit_.code == NOT_FOUND:
+        ended = replace(ended, code=Code.AGENT_MISSING, message=_no_program(step.body.agent.agent, place))
     elif agent and (error := agent.report().error):
         ended = replace(ended, message=f"{ended.message}; its agent reports: {shorten(error)}")
     if step.body.result:
@@ -133,6 +139,14 @@ def _in_its_output(step: RunStep, agent: AgentOutput | None) -> bytes | None:
     if len(found) > limits.RESULT.most:
         raise ResultError(limits.RESULT.exceeded("its agent's result"), Code.RESULT_TOO_LARGE)
     return found
+
+
+def _no_program(agent: Agent, place: Place) -> str:
+    program = agent.description.program
+    if place is not Place.CONTAINER:
+        return f"there is no program {program} for the agent {agent.name} (exit code {NOT_FOUND}): install it"
+    words = f"its image has no program {program} for the agent {agent.name} (exit code {NOT_FOUND})"
+    return f"{words}: use one that has it; `pccpipe provision` builds pcc-runner:latest with Codex and Claude Code"
 
 
 def _describe_exit(exit_: Exit) -> str:

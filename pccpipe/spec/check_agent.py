@@ -122,6 +122,10 @@ class AgentChecker:
             message = f"the agent `{name}` runs only in containers, and this step may run on `{outside}`"
             hint = "its agent file has no `outside:`; set `on: container`, and leave out such a `fallback:`"
             self._values.say(at, message, hint)
+        elif outside and description.hide and step.get("workspace_config") != "trusted":
+            message = f"nothing hides {', '.join(description.hide)} from the agent `{name}` on `{outside}`"
+            hint = "set `on: container`, and leave out such a `fallback:`; or set `workspace_config: trusted`"
+            self._values.say(at, message, hint)
         if "session" in step and description.session is None:
             message = f"the agent `{name}` cannot continue a session: its agent file has no `session:`"
             self._values.say((*path, "session"), message, "leave out `session:`", at_key=True)
