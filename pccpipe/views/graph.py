@@ -12,6 +12,7 @@ from msgspec import Struct
 from pccpipe.executor.actions import kind_of
 from pccpipe.outcome import Place
 from pccpipe.spec import jinja
+from pccpipe.spec.agent_task import AgentTask
 from pccpipe.spec.model import (
     Build,
     Diff,
@@ -121,7 +122,7 @@ def _node(step: Step) -> Card | Group:
                 id=step.id,
                 look=Look(body.where.on.value),
                 does=harmless_line(_place(body.where)),
-                command=_first_line(body.where.run.source),
+                command=_agents(body.agent) if body.agent else _first_line(body.where.run.source),
                 rules=rules,
                 fallback=harmless_line(_place(fallback)) if fallback else "",
                 fallback_look=Look(fallback.on.value) if fallback else Look.LOCAL,
@@ -146,6 +147,10 @@ def _node(step: Step) -> Card | Group:
             return Group(step.id, Flow.PARALLEL, (*own, *rules), tuple(map(_node, body.steps)), bool(step.matrix))
         case _:
             assert_never(body)
+
+
+def _agents(task: AgentTask) -> str:
+    return harmless_line("agent " + ", then ".join(f"{each.name} ({each.model.source})" for each in task.agents))
 
 
 def _place(where: Host) -> str:
