@@ -388,6 +388,21 @@ def test_headers_that_choose_the_payer_or_a_hosted_feature_never_go_on(start: St
 
 
 @pytest.mark.parametrize("kind", ModelApi)
+def test_a_compressed_request_is_refused_by_each_api(start: Start, server: ScriptedApi, kind: ModelApi) -> None:
+    client = start(kind)
+    connection = client.connection()
+    connection.putrequest("POST", ASKS[kind][0])
+    for name, value in (("Authorization", f"Bearer {client.token}"), ("Content-Length", "2")):
+        connection.putheader(name, value)
+    for encoding in ("gzip", "identity"):
+        connection.putheader("Content-Encoding", encoding)
+    connection.endheaders(b"{}")
+    answer = connection.getresponse()
+    assert (answer.status, _said(answer.read())[1]) == (400, "pccpipe_uncountable")
+    assert not server.paths
+
+
+@pytest.mark.parametrize("kind", ModelApi)
 def test_the_key_in_an_answer_of_each_api_is_masked(start: Start, server: ScriptedApi, kind: ModelApi) -> None:
     client = start(kind)
     server.status, server.answer = 401, json.dumps({"error": {"message": f"invalid key {KEY}"}}).encode()
