@@ -166,7 +166,7 @@ def test_the_proxy_refuses_wrong_and_revoked_tokens_and_other_paths(control: Con
     )
     assert ran.code == 0, ran.stdout + ran.stderr
     assert ran.log("first").split("\n")[:7] == ["200", "403", "403", "401", "401", "000", "no network"]
-    assert ran.log("second").split() == ["200", "401"]
+    assert ran.log("second").split() == ["200", "400"]
     assert any("first: GET /v1/files was refused" in warning for warning in ran.state["warnings"])
 
 
