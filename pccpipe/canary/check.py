@@ -171,7 +171,7 @@ class _Selfcheck:
         """The error that ended a search; the journal ends no run for a listener's error."""
         direct = {name for name, secret in pipeline.secrets.items() if secret.via is Via.DIRECT}
         self._given = {
-            step.id: not direct.isdisjoint(step.body.secrets)
+            step.id: not direct.isdisjoint(step.body.all_secrets)
             for step in pipeline.all_steps()
             if isinstance(step.body, Run)
         }

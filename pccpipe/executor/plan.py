@@ -289,7 +289,7 @@ def _at_once(count: int) -> str:
 
 def _read_secrets(pipeline: Pipeline, environ: Mapping[str, str]) -> tuple[list[str], list[str]]:
     """Return the values that the plan must mask, and what `run` would refuse. Runs no secret's command."""
-    used = {name for step in pipeline.all_steps() if isinstance(step.body, Run) for name in step.body.secrets}
+    used = {name for step in pipeline.all_steps() if isinstance(step.body, Run) for name in step.body.all_secrets}
     values: list[str] = []
     unset: list[str] = []
     for name in sorted(used):

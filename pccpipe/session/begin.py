@@ -102,7 +102,7 @@ def read_values(pipeline: Pipeline, caller: Caller) -> Secrets:
 def named_secrets(pipeline: Pipeline) -> set[str]:
     """Return the names of the secrets that its steps use."""
     steps = pipeline.all_steps()
-    return {name for step in steps if isinstance(step.body, Run) for name in step.body.secrets}
+    return {name for step in steps if isinstance(step.body, Run) for name in step.body.all_secrets}
 
 
 def workspace_of(given: str | Path | None) -> Path:

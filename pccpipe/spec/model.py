@@ -191,6 +191,14 @@ class Run(Struct, frozen=True):
     """For all turns of the step together."""
     agent: AgentTask | None = None
 
+    @property
+    def all_secrets(self) -> tuple[str, ...]:
+        """The secrets that its command may get, by any of its agents."""
+        secrets = self.secrets
+        for agent in self.agent.agents if self.agent else ():
+            secrets = with_secret(secrets, agent.secret)
+        return secrets
+
     def by(self, agent: Agent) -> Run:
         """Return the same work of an agent step by another of its agents."""
         assert self.agent is not None

@@ -184,8 +184,8 @@ def _rules(planned: PlannedStep) -> list[str]:
             rules.append(f"files: {', '.join(file.name for file in body.files)}")
         if body.agent and body.agent.session:
             rules.append(f"session: {body.agent.session}")
-        if body.secrets:
-            rules.append(f"secrets: {', '.join(body.secrets)}")
+        if body.all_secrets:
+            rules.append(f"secrets: {', '.join(body.all_secrets)}")
         if body.max_tokens:
             limit = body.max_tokens.expression
             rules.append(f"at most {limit.source if limit else body.max_tokens.known} tokens a turn")
@@ -277,7 +277,7 @@ def _step_json(planned: PlannedStep) -> Json:
         "attempts": step.retry.attempts,
         "continue_on_error": step.continue_on_error,
         "fails_as": step.fails_as,
-        "secrets": list(body.secrets) if isinstance(body, Run) else [],
+        "secrets": list(body.all_secrets) if isinstance(body, Run) else [],
         "budget": _budget_json(body.budget) if isinstance(body, Run) else None,
         "files": [file.name for file in body.files] if isinstance(body, Run) else [],
         "result": planned.result,

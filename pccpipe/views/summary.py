@@ -37,8 +37,6 @@ def summary(state: RunState, record: Path, tail: Callable[[str], Sequence[str]])
         lines += ["", f"and {len(failures) - MOST_STEPS} more failed steps"]
     if state.downgrades:
         lines += ["", *downgrades(state)]
-    if state.agent_changes:
-        lines += ["", *agent_changes(state)]
     if state.warnings:
         lines += ["", *(f"warning: {harmless_line(warning)}" for warning in state.warnings)]
     if state.status == WAITING:
