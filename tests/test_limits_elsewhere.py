@@ -60,7 +60,7 @@ ALLOWED = {
         "LINGER_LIMIT": SECONDS,
         "PIECE": AT_ONCE,
     },
-    "secrets/prices.py": {"MICROS": "A unit of money."},
+    "secrets/prices.py": {"MICROS": "A unit of money.", "MOST_USD": "More than any budget; it bounds no data."},
     "secrets/proxy/day.py": {"LOCK_LIMIT": SECONDS, "_PIECE": AT_ONCE},
     "secrets/proxy/meter.py": {
         "TURN_LIMIT": SECONDS,

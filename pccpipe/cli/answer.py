@@ -19,7 +19,8 @@ def answer(run_id: str, given: Sequence[str], project: Path | None, runs_dir: Pa
     """Answer the questions of a run that waits for a person.
 
     Without KEY=VALUE, show the questions. The agent finds the answers in its next prompt, once the run is resumed. The
-    run's record keeps the answers: do not answer with a secret.
+    run's record keeps the answers: do not answer with a secret. A step whose budget is used up asks for a higher one:
+    budget=5M (tokens), usd=20.
     """
     from pccpipe.api import answer as answer_run
     from pccpipe.api import load_project

@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from pccpipe.record.agent_events import ModelUsed
 from pccpipe.record.step_path import rounds_left_out
-from pccpipe.secrets.prices import MICROS
+from pccpipe.secrets.prices import micros
 from pccpipe.secrets.proxy.accounts import BudgetAccount, Money, Payer, SpendLimits
 from pccpipe.secrets.proxy.day import DayAccount
 
@@ -24,7 +24,7 @@ class Raised(Struct):
         """Return limits that are at least these, raised at most to `most`."""
         return SpendLimits(
             _raised(limits.tokens, self.tokens, most.tokens),
-            _raised(limits.micros, round(self.usd * MICROS), most.micros),
+            _raised(limits.micros, micros(self.usd), most.micros),
         )
 
 
@@ -75,5 +75,5 @@ class RunAccounts:
 
 def spent_in(used: ModelUsed) -> Money:
     """Return what a turn took; a call that was under way when its process was killed took its reservation."""
-    tokens = used.input_tokens + used.output_tokens + used.estimated_tokens + used.reserved_tokens
-    return Money(tokens, round(((used.usd or 0.0) + used.reserved_usd) * MICROS))
+    counts = (used.input_tokens, used.output_tokens, used.estimated_tokens, used.reserved_tokens)
+    return Money(sum(max(0, count) for count in counts), micros(used.usd or 0.0) + micros(used.reserved_usd))

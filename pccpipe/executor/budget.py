@@ -13,7 +13,7 @@ from pccpipe.executor.replay import Turn
 from pccpipe.outcome import Code, Outcome
 from pccpipe.record.agent_events import ModelUsed
 from pccpipe.record.events import InputAsked, Warned
-from pccpipe.secrets.prices import MICROS
+from pccpipe.secrets.prices import MICROS, micros
 from pccpipe.secrets.proxy.accounts import BudgetAccount, SpendLimits
 from pccpipe.secrets.proxy.meter import Meter, ModelUse, fix_of
 from pccpipe.secrets.proxy.usage import Tokens
@@ -100,8 +100,7 @@ class StepBudget:
             most: float | None = self._budget.most_tokens
             key, needed, label = "budget", "a higher budget of tokens", f"tokens in all rounds, above {least:,}"
         else:
-            micros = max(limits.micros or 0, used.micros)
-            least, most = micros / MICROS, self._budget.most_usd
+            least, most = max(limits.micros or 0, used.micros) / MICROS, self._budget.most_usd
             key, needed, label = "usd", "a higher budget of money", f"USD in all rounds, above {in_words(least)}"
         if most is not None and most <= least:
             return None
@@ -171,20 +170,20 @@ def limits_of(budget: Budget | None, names: Mapping[str, object]) -> SpendLimits
 
 def _before(used: ModelUsed) -> ModelUse:
     tokens = Tokens(
-        used.input_tokens,
-        used.cached_input_tokens,
-        used.output_tokens,
-        used.estimated_tokens,
-        cache_write_input=used.cache_write_tokens,
+        max(0, used.input_tokens),
+        max(0, used.cached_input_tokens),
+        max(0, used.output_tokens),
+        max(0, used.estimated_tokens),
+        cache_write_input=max(0, used.cache_write_tokens),
     )
-    micros = None if used.usd is None and tokens.total else round((used.usd or 0.0) * MICROS)
-    reserved = round(used.reserved_usd * MICROS)
-    return ModelUse(used.calls, used.refused, tokens, micros, used.reserved_tokens, reserved, used.refused_by)
+    spent = None if used.usd is None and tokens.total else micros(used.usd or 0.0)
+    reserved = max(0, used.reserved_tokens)
+    return ModelUse(used.calls, used.refused, tokens, spent, reserved, micros(used.reserved_usd), used.refused_by)
 
 
 def _micros(money: float | None) -> int | None:
-    return None if money is None else round(money * MICROS)
+    return None if money is None else micros(money)
 
 
-def _usd(micros: int | None) -> float | None:
-    return None if micros is None else micros / MICROS
+def _usd(amount: int | None) -> float | None:
+    return None if amount is None else amount / MICROS

@@ -19,8 +19,14 @@ from pccpipe.values import Json
 BUILT_IN = Path(__file__).parent / "prices.yaml"
 MICROS = 1_000_000
 """Millionths of a USD in a USD. Money is counted in them, as whole numbers."""
+MOST_USD = 1e12
 _VERSION = re.compile(r"-(\d{8}|\d{4}-\d{2}-\d{2})\Z", re.ASCII)
 """The date of a model's version, at the end of its name."""
+
+
+def micros(usd: float) -> int:
+    """Return an amount of USD in millionths; a forged record may have any number."""
+    return round(min(max(0.0, usd), MOST_USD) * MICROS)
 
 
 class Price(Struct, frozen=True):

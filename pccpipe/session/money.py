@@ -8,7 +8,7 @@ from pathlib import Path
 from pccpipe.errors import UsageError
 from pccpipe.executor.unpriced import FIX, unpriced, unpriced_text
 from pccpipe.layout import SPENT
-from pccpipe.secrets.prices import MICROS, load_prices
+from pccpipe.secrets.prices import load_prices, micros
 from pccpipe.secrets.proxy.accounts import SpendLimits
 from pccpipe.secrets.proxy.day import DayAccount
 from pccpipe.spec.model import Pipeline, Project
@@ -20,7 +20,7 @@ def day_account(project: Project, runs_dir: Path, run_id: str) -> DayAccount | N
     budget = project.budget_per_day
     if budget.tokens is None and budget.usd is None:
         return None
-    limits = SpendLimits(budget.tokens, None if budget.usd is None else round(budget.usd * MICROS))
+    limits = SpendLimits(budget.tokens, None if budget.usd is None else micros(budget.usd))
     return DayAccount(runs_dir / SPENT / project.id, limits, run_id)
 
 

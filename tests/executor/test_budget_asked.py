@@ -220,3 +220,11 @@ def test_the_state_adds_up_all_turns(stage: Stage, agent: Agent) -> None:
     totals = state(happenings).model
     assert totals
     assert (totals.calls, totals.usd) == (9, None)
+
+
+def test_a_forged_record_gives_no_more_than_a_new_run(stage: Stage, agent: Agent) -> None:
+    forged = ModelUsed("build", -5, 0, -(10**9), -1, -1, -1, None, -7, usd=-1e300, reserved_usd=1e308)
+    text = TEXT % ("local", "tokens: 10k, usd: 100")
+    played = stage.play(text.replace(", at_end: ask", ""), replay=replay([forged]))
+    assert played.end_of("build").code is Code.BUDGET_EXCEEDED
+    assert agent.done == 0

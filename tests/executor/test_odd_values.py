@@ -39,7 +39,7 @@ steps:
     files: {f: {text: x}}
     secrets: [KEY]
     max_tokens: 100
-    budget: {tokens: 2M}
+    budget: {tokens: 2M, usd: 3.5, at_end: ask}
     log_limit: 1m
     continue_on_error: true
     fails_as: not_good

@@ -50,3 +50,32 @@ def test_a_login_from_the_environment_cannot_be_an_option_of_ssh(tmp_path: Path)
     path.write_text("id: p\nisolation_mode: vm\nvm: {external_ip: 10.0.0.2}\n")
     with pytest.raises(SpecError, match="in the environment begins with `-`"):
         load_project(path, environ={USER_VARIABLE: "-oProxyCommand=x"})
+
+
+def money(folder: Path, text: str) -> Project:
+    path = folder / "project.yaml"
+    path.write_text(f"id: p\n{text}\n")
+    return load_project(path, environ={})
+
+
+def test_a_budget_of_the_day_and_a_file_of_prices(tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text("as_of: x")
+    project = money(tmp_path, "budget_per_day: {tokens: 100M, usd: 2.5}\nprices: own.yaml")
+    assert (project.budget_per_day.tokens, project.budget_per_day.usd) == (100_000_000, 2.5)
+    assert project.prices == tmp_path / "own.yaml"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("budget_per_day: {usd: .nan}", "`nan` is not a usable number"),
+        ("budget_per_day: {usd: .inf}", "at most 1000000000"),
+        ("budget_per_day: {usd: -1}", "more than 0"),
+        ("budget_per_day: {tokens: many}", "invalid `tokens`"),
+        ("budget_per_day: {}", "budget_per_day"),
+        ("prices: gone.yaml", r"`prices` names .*gone.yaml, which does not exist"),
+    ],
+)
+def test_an_odd_budget_of_the_day_is_a_problem(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises(SpecError, match=words):
+        money(tmp_path, text)
