@@ -123,6 +123,8 @@ ALLOWED = {
     "targets/known_images.py": {"LIMIT": SECONDS},
     "targets/local.py": {"LIMIT": OURS},
     "targets/vm.py": {"LIMIT": OURS},
+    "agents/stream.py": {"_SHORT": AT_ONCE},
+    "views/ending.py": {"_READ": SHOWN},
     "views/board.py": {"MOST_TAIL": SHOWN, "MOST_AGENT": SHOWN, "MOST_FINAL": SHOWN},
     "views/show.py": {"LONGEST_RESULT": SHOWN},
     "views/summary.py": {"MOST_STEPS": SHOWN},

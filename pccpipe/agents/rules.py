@@ -64,6 +64,28 @@ class EventRule(Struct, frozen=True):
         return [value for value in found if value is not None]
 
 
+class RuleIndex:
+    """The rules for a line, or for an item, in their order. It finds them by the place that all of them look at."""
+
+    def __init__(self, rules: Sequence[EventRule]) -> None:
+        self._rules = rules
+        places = [{place for place, values in rule.match if _are_words(values)} for rule in rules]
+        shared = set.intersection(*places) if places else set()
+        self._place = min(shared, key=lambda place: place.inner) if shared else None
+        self._by_word: dict[Json, list[EventRule]] = {}
+        for rule in rules if self._place else ():
+            for word in dict.fromkeys(word for place, values in rule.match if place == self._place for word in values):
+                self._by_word.setdefault(cast(str, word), []).append(rule)
+
+    def find(self, line: Json, item: Json) -> EventRule | None:
+        """Return the first rule that matches."""
+        rules = self._rules
+        if self._place:
+            word = self._place.value(line, item)
+            rules = self._by_word.get(word, ()) if isinstance(word, str) else ()
+        return next((rule for rule in rules if rule.matches(line, item)), None)
+
+
 class ResultRule(Struct, frozen=True):
     """The line that has an agent's result, and the result's place in it."""
 
@@ -118,6 +140,10 @@ def items(line: Json, names: Sequence[str]) -> list[Json]:
 
 def _is_one_of(value: Json, wanted: Sequence[Json]) -> bool:
     return any(_fits(value, each) for each in wanted)
+
+
+def _are_words(values: Sequence[Json]) -> bool:
+    return all(isinstance(value, str) and not value.endswith("*") for value in values)
 
 
 def _fits(value: Json, wanted: Json) -> bool:

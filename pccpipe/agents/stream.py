@@ -10,16 +10,18 @@ import re
 import shlex
 from collections.abc import Iterator, Sequence
 
+import msgspec
 from msgspec import Struct, field
 
 from pccpipe import limits
 from pccpipe.agents.final_json import final_json
-from pccpipe.agents.rules import EventRule, ResultRule, at, items
+from pccpipe.agents.rules import EventRule, ResultRule, RuleIndex, at, items
 from pccpipe.errors import LimitExceeded
 from pccpipe.json_reader import NotJson, read_json
 from pccpipe.outcome import ActionKind
 from pccpipe.values import Json
 
+_SHORT = 64 << 10
 _SESSION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,199}")
 _SHELL = re.compile(r"(?:/\S*/)?(?:ba|da|z)?sh -l?c ")
 
@@ -88,11 +90,11 @@ class AgentReader:
         usage_adds_up: bool = False,
         folder: str = "",
     ) -> None:
-        self._line_rules = [rule for rule in rules if rule.within is None]
-        self._item_rules: dict[tuple[str, ...], list[EventRule]] = {}
-        for rule in rules:
-            if rule.within is not None:
-                self._item_rules.setdefault(rule.within, []).append(rule)
+        # By the list whose items the rules read; None for the line itself.
+        self._rules = {
+            within: RuleIndex([rule for rule in rules if rule.within == within])
+            for within in dict.fromkeys([None, *(rule.within for rule in rules)])
+        }
         self._result_rule = result
         self._adds_up = usage_adds_up
         self._folder = f"{folder.rstrip('/')}/" if folder else ""
@@ -119,12 +121,18 @@ class AgentReader:
 
     def feed(self, data: bytes) -> Iterator[Action]:
         """Yield the actions in the lines that this piece completes."""
-        start = 0
-        while (end := data.find(b"\n", start)) >= 0:
-            self._take(data[start:end])
-            start = end + 1
-            yield from self._end_line()
-        self._take(data[start:])
+        first, newline, rest = data.partition(b"\n")
+        self._take(first)
+        if not newline:
+            return
+        yield from self._end_line()
+        *lines, last = rest.split(b"\n")
+        for line in lines:
+            # Quick for a flood of empty lines.
+            if line:
+                self._take(line)
+                yield from self._end_line()
+        self._take(last)
 
     def skip(self) -> None:
         """Drop the line that has a gap."""
@@ -151,7 +159,7 @@ class AgentReader:
             self.counts.unread += 1
         elif line[:1] == b"{":
             try:
-                value = read_json(line, "a line")
+                value = _read_line(line)
             except (NotJson, LimitExceeded):
                 self.counts.unread += 1
                 return
@@ -163,13 +171,10 @@ class AgentReader:
         result = self._result_rule
         if result and result.match.matches(line, None) and (value := result.at.value(line, None)) is not None:
             self._structured = json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")
-        units: list[tuple[list[EventRule], Json]] = [(self._line_rules, None)]
-        for place, rules in self._item_rules.items():
-            units += [(rules, item) for item in items(line, place)]
-        for rules, item in units:
-            rule = next((rule for rule in rules if rule.matches(line, item)), None)
-            if rule:
-                yield from self._apply(rule, line, item)
+        for within, rules in self._rules.items():
+            for item in [None] if within is None else items(line, within):
+                if rule := rules.find(line, item):
+                    yield from self._apply(rule, line, item)
 
     def _apply(self, rule: EventRule, line: Json, item: Json) -> Iterator[Action]:
         text = rule.first("text", line, item)
@@ -296,6 +301,17 @@ class AgentReader:
             file.added += added or 0
             file.removed += removed or 0
         yield Action(ActionKind.EDIT, shown, added=added, removed=removed)
+
+
+def _read_line(line: bytes) -> Json:
+    """Return the value of a line of JSON. A short one is read at once, and holds the interpreter lock for a moment."""
+    if len(line) > _SHORT:
+        return read_json(line, "a line")
+    try:
+        value: Json = msgspec.json.decode(line)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise NotJson(str(error)) from None
+    return value
 
 
 def _text(value: Json) -> str:

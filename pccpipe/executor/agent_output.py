@@ -86,6 +86,8 @@ class AgentOutput:
 
     def _pass_on(self, actions: Iterable[Action]) -> None:
         for action in actions:
+            if self._is_full and not self._earlier:
+                continue
             activity = self._activity(action)
             if self._is_known(activity):
                 self._context.journal.append(self._earlier.pop())

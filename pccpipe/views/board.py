@@ -205,7 +205,7 @@ def _notes(state: RunState, step: StepState | None, node: Node, now: float, *, c
         return ((_collapsed(node), "dim"),) if collapsed else ()
     pieces: list[tuple[str, str]] = []
     if step.had:
-        by = f"{step.agent} in " if step.agent else ""
+        by = f"{step.agent}, " if step.agent else ""
         pieces.append((harmless_line(f"{by}{where(step.had)}"), "dim"))
     for downgrade in state.downgrades:
         if downgrade.step == step.path:

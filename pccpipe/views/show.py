@@ -31,7 +31,7 @@ from pccpipe.views.text import (
 )
 from pccpipe.views.tree import Node, tree
 from pccpipe.views.words import interrupted_text, reason_text
-from pccpipe.words import duration
+from pccpipe.words import duration, money
 
 LONGEST_RESULT = 300
 """Characters of a result that are shown; its file has the rest."""
@@ -156,7 +156,7 @@ def _work(ended: CommandEnded | None) -> str:
     if report is None:
         return ""
     error = f"; error: {one_line(report.error)}" if report.error else ""
-    usd = f"; it reports {report.usd:.2f} USD" if report.usd else ""
+    usd = f"; by its own account {money(report.usd)}" if report.usd else ""
     return f": {report_text(report)}{usd}{error}"
 
 

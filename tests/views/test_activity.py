@@ -76,7 +76,7 @@ def test_stderr_of_an_agent_and_stdout_of_other_steps_are_shown() -> None:
 def test_a_terminal_of_80_columns_shows_work_budget_time_and_the_last_actions() -> None:
     lines = live(list(agent_run()), later=100.0)
     assert lines[1].startswith("▶ build")
-    assert "codex in container" in lines[1]
+    assert "codex, container" in lines[1]
     assert lines[2] == "  │ 13 commands (6 failed), 1 file +120 -14 · quiet for 1m40s"
     assert lines[3] == "  │ 1.2M of 2.0M tokens · 2m23s of 1h"
     assert lines[-2] == "  │ 1m40s $ npm run build"
