@@ -14,12 +14,8 @@ SCHEMA = "result.schema.json"
 """The name of the result's schema among the files of an agent's command."""
 
 
-def agent_script(body: Run, place: Place, names: Mapping[str, object], session: str = "") -> str:
-    """Return the script of an agent step at a place. Raises ExpressionError.
-
-    Args:
-        session: the id of the conversation to continue; empty for a new one.
-    """
+def agent_script(body: Run, place: Place, names: Mapping[str, object]) -> str:
+    """Return the script of an agent step at a place. Raises ExpressionError."""
     task = body.agent
     assert task is not None
     agent, container = task.agent, body.where.container
@@ -28,8 +24,9 @@ def agent_script(body: Run, place: Place, names: Mapping[str, object], session: 
         "PCC_PROMPT": f'"$PCC_IN/{PROMPT}"',
         "PCC_SCHEMA": f'"$PCC_IN/{SCHEMA}"' if has_schema(body) else "",
         "PCC_RESULT": f'"$PCC_OUT"/{shlex.quote(_result_name(body, names))}' if body.result else "",
-        "PCC_SESSION": shlex.quote(session) if session else "",
-        "PCC_KEEPS_SESSION": "1" if task.session and place is Place.CONTAINER else "",
+        # From the environment: it is empty if the transcripts could not be unpacked.
+        "PCC_SESSION": '"${PCC_SESSION-}"' if keeps_session(body, place) else "",
+        "PCC_KEEPS_SESSION": "1" if keeps_session(body, place) else "",
         "PCC_READ_ONLY": "1" if container and container.settings.read_only_workspace else "",
         # Outside of a container the workspace could start programs on the machine itself.
         "PCC_TRUSTED": "1" if task.trusts_workspace and place is Place.CONTAINER else "",
@@ -44,6 +41,19 @@ def agent_script(body: Run, place: Place, names: Mapping[str, object], session: 
     # Outside of a container only the agent's own sandbox holds it, whatever place the step asked for.
     script = described.in_container if place is Place.CONTAINER else described.outside
     return "\n".join([*lines, f"{described.before}{script}"])
+
+
+def keeps_session(body: Run, place: Place) -> bool:
+    """Say whether a command's session is kept for the step's next turn, or for a repair of its result."""
+    task = body.agent
+    if task is None or task.agent.description.session is None or place is not Place.CONTAINER:
+        return False
+    return bool(task.session or repairs_of(body))
+
+
+def repairs_of(body: Run) -> int:
+    """Return how often a result against its schema goes back to its agent."""
+    return body.agent.repair if body.agent and has_schema(body) else 0
 
 
 def has_schema(body: Run) -> bool:

@@ -15,8 +15,10 @@ from pccpipe.executor.agent_output import AgentOutput, agent_output
 from pccpipe.executor.command import container_settings, make_command
 from pccpipe.executor.command_watch import CommandWatch
 from pccpipe.executor.context import LeftOpen, RunContext, StepOutcome, halted
+from pccpipe.executor.conversation import Conversation, conversation_of
 from pccpipe.executor.follow import follow
 from pccpipe.executor.judge import judge
+from pccpipe.executor.repair import Repair, with_repair
 from pccpipe.executor.result import result_target
 from pccpipe.executor.run_step import RunStep
 from pccpipe.executor.secrets import StepSecrets
@@ -24,6 +26,7 @@ from pccpipe.executor.start import check_place, prepare_workspace, record_may_be
 from pccpipe.executor.waiting import Wait, wait_for_place
 from pccpipe.layout import LOGS
 from pccpipe.outcome import ENGINE_AWAY, VM_AWAY, Outcome, Place, Reason
+from pccpipe.record.agent_events import SessionKept
 from pccpipe.record.events import CommandEnded, CommandStarted, Warned
 from pccpipe.record.logs import CommandLog
 from pccpipe.spec.model import Host
@@ -44,6 +47,9 @@ class Attempt(Struct):
     Attributes:
         in_doubt: whether an earlier process may have begun its command and could not record it.
         may_have_begun: whether the record already has `may_have_begun` for this attempt.
+        repair: for a command that asks an agent again.
+        conversation: the session of its agent.
+        kept: the session that it left.
     """
 
     step: RunStep
@@ -54,6 +60,9 @@ class Attempt(Struct):
     secrets: StepSecrets
     in_doubt: bool
     may_have_begun: bool
+    repair: Repair | None = None
+    conversation: Conversation | None = None
+    kept: SessionKept | None = None
 
     @property
     def context(self) -> RunContext:
@@ -67,6 +76,7 @@ class Attempt(Struct):
         """Begin the command, or attach to the one that an earlier process `started`; follow it and record its end."""
         settings = None
         began = time.monotonic()
+        self.conversation = conversation_of(self.step, self.number, self.place)
         try:
             settings = container_settings(self.where, self.place, self.step.position)
             begun = self._attached(started) if started else self._begun_after_wait()
@@ -103,12 +113,15 @@ class Attempt(Struct):
             code=ended.code,
             reason=ended.reason,
             log_dropped=log.dropped,
+            session=self.kept,
             agent=agent.report() if agent else None,
         )
         # The target keeps its copy of the output until the outcome is on disk.
         # A command whose machine was away is stopped at the end of the run.
         is_abandoned = ended.outcome is Outcome.CANCELLED and exit_ is None
         self.context.journal.append(event, when_synced=None if is_abandoned else running.discard)
+        if self.conversation and self.kept:
+            self.conversation.use(self.kept)
         return ended
 
     def _unavailable(self, unavailable: Unavailable, settings: ContainerSettings | None) -> StepOutcome:
@@ -133,6 +146,8 @@ class Attempt(Struct):
             )
             ended = judge(self.step, running, followed, self.place, log, agent)
             self._leave_open(ended.outcome, ended.reason)
+            if self.conversation and agent:
+                self.kept = self.conversation.keep(running, ended, agent.reader.session_id)
         except Unavailable as unavailable:
             self._leave_open(Outcome.UNAVAILABLE, unavailable.reason)
             # Processes that it left there still run, and may change anything that a later step uses.
@@ -215,6 +230,8 @@ class Attempt(Struct):
                     raise Lost(f"{unavailable.words} (since the run was resumed, {limit:g} s ago)") from unavailable
                 if self.context.cancel.wait(ATTACH_EVERY):
                     raise _Abandoned(unavailable.words) from unavailable
+        if self.conversation:
+            self.conversation.attach(started)
         if not started.had.read_only_workspace:
             self.context.workspace.mark_changed(self.context.side_of(self.place))
         return running, CommandLog(
@@ -239,6 +256,10 @@ class Attempt(Struct):
         command = make_command(
             context, step.position, step.spec, step.body, self.where, self.place, self.serial, self.secrets
         )
+        if self.conversation:
+            command = self.conversation.continued_by(command, is_repair=self.repair is not None)
+        if self.repair:
+            command = with_repair(command, self.repair, step, self.place)
         running = None if context.replay.is_empty else unless_halted(step.halt, lambda: target.find(command))
         if running is None:
             if self.in_doubt:

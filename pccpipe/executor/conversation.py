@@ -14,17 +14,39 @@ from msgspec.structs import replace
 from pccpipe import limits
 from pccpipe.cancel import Halt, unless_halted
 from pccpipe.errors import Halted, Lost, ResultError, Unavailable
+from pccpipe.executor.agent import keeps_session
+from pccpipe.executor.context import StepOutcome
+from pccpipe.executor.repair import is_repairable
 from pccpipe.executor.replay import SessionKey, session_key
 from pccpipe.executor.run_step import RunStep
 from pccpipe.executor.transcripts import NotKept, pack, read_transcripts
 from pccpipe.layout import SESSIONS
+from pccpipe.outcome import Outcome, Place
 from pccpipe.record.agent_events import SessionKept
-from pccpipe.record.events import Warned
+from pccpipe.record.events import CommandStarted, Warned
 from pccpipe.record.files import write_atomically
 from pccpipe.target import PACKED, Command, HomeFiles, Running
 
+SESSION = "PCC_SESSION"
+_COMPLETE = frozenset({Outcome.SUCCEEDED, Outcome.FAILED, Outcome.TIMED_OUT})
 _MEMORY_EACH = 12
 """Bytes of memory that a shell takes at most, for each byte of an archive that it unpacks."""
+
+
+def conversation_of(step: RunStep, attempt: int, place: Place) -> Conversation | None:
+    """Return the session of an attempt's agent; None if there is nothing to continue or to keep."""
+    task = step.body.agent
+    if task is None:
+        return None
+    if not keeps_session(step.body, place):
+        if task.session and place is not Place.CONTAINER:
+            words = f"the session {task.session!r} starts cold: it stays in containers, and this attempt runs elsewhere"
+            step.context.journal.append(Warned(words, step.path))
+        return None
+    files = task.agent.description.session
+    assert files is not None
+    keeps = HomeFiles(files.folder, files.files, limits.TRANSCRIPTS.most)
+    return Conversation(step, attempt, task.agent.name, task.session or "", keeps)
 
 
 class Conversation(Struct):
@@ -33,6 +55,7 @@ class Conversation(Struct):
     Attributes:
         name: as `session:` names it; empty for one that only a repair continues.
         id: the agent's own id of what the command continues; empty for a cold start.
+        command: the id of the command.
     """
 
     step: RunStep
@@ -41,17 +64,21 @@ class Conversation(Struct):
     name: str
     keeps: HomeFiles
     id: str = ""
+    command: str = ""
 
     @property
     def _key(self) -> SessionKey:
         return session_key(self.step.path, self.attempt, SessionKept(self.name, self.agent))
 
-    def continued_by(self, command: Command) -> Command:
+    def continued_by(self, command: Command, *, is_repair: bool) -> Command:
         """Return the command with the session that it continues, and with the order to pack it."""
-        self.id = ""
-        archive = self._archive(command)
-        session = {"PCC_SESSION": self.id}
-        return replace(command, env={**command.env, **session}, memory=archive, keeps=self.keeps)
+        self.id, self.command = "", command.id
+        archive = self._archive(command) if self.name or is_repair else b""
+        return replace(command, env={**command.env, SESSION: self.id}, memory=archive, keeps=self.keeps)
+
+    def attach(self, started: CommandStarted) -> None:
+        """Take over the command that an earlier process began."""
+        self.id, self.command = started.session, started.command
 
     def _archive(self, command: Command) -> bytes:
         kept = self.step.context.replay.sessions.get(self._key)
@@ -62,21 +89,26 @@ class Conversation(Struct):
         except OSError as error:
             self._warn(f"{kept.file} cannot be read: {error.strerror}")
             return b""
+        # The last bytes of a gzip file have the size that it unpacks to.
+        unpacked = int.from_bytes(archive[-4:], "little")
         box = command.container
-        if box and (box.home_size < 2 * self.keeps.most or (box.memory or 1 << 62) < _MEMORY_EACH * len(archive)):
+        if box and (box.home_size < 2 * unpacked or (box.memory or 1 << 62) < unpacked + _MEMORY_EACH * len(archive)):
             self._warn("the container has too little memory for it")
             return b""
         self.id = kept.id
         return archive
 
-    def keep(self, running: Running, command_id: str, agent_id: str) -> SessionKept | None:
+    def keep(self, running: Running, ended: StepOutcome, agent_id: str) -> SessionKept | None:
         """Keep the session that a command left; None if it left none, so that the one before it still counts.
 
         Args:
             agent_id: the id that the agent reported for it; empty if it reported none.
         """
+        if ended.exit_code is None or ended.outcome not in _COMPLETE or not (self.name or is_repairable(ended)):
+            return None
         if self.id and agent_id and agent_id != self.id:
-            self._warn(f"the agent began {agent_id} in place of {self.id}")
+            words = f"the agent did not continue its session {self.id}: it began {agent_id}"
+            self.step.context.journal.append(Warned(words, self.step.path))
         cold = SessionKept(self.name, self.agent)
         try:
             packed = self._fetched(running)
@@ -85,7 +117,7 @@ class Conversation(Struct):
                 return None
             if not (known := agent_id or self.id):
                 raise NotKept("the agent did not report its id")
-            kept = replace(cold, id=known, file=f"{SESSIONS}/{command_id}.tgz")
+            kept = replace(cold, id=known, file=f"{SESSIONS}/{self.command}.tgz")
             target = self.step.context.run_dir / kept.file
             target.parent.mkdir(mode=0o700, exist_ok=True)
             write_atomically(target, pack(files))
@@ -115,4 +147,4 @@ class Conversation(Struct):
 
     def _warn(self, why: str) -> None:
         whose = f"the session {self.name!r}" if self.name else "its session"
-        self.step.context.journal.append(Warned(f"{whose} starts cold next: {why}", self.step.path))
+        self.step.context.journal.append(Warned(f"{whose} starts cold: {why}", self.step.path))

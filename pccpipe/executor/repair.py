@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from pccpipe import limits
 from pccpipe.errors import ResultError
+from pccpipe.executor.agent import repairs_of
 from pccpipe.executor.context import StepOutcome
 from pccpipe.executor.result import result_target
 from pccpipe.executor.run_step import RunStep
 from pccpipe.outcome import Code, Outcome, Place
 from pccpipe.record.agent_events import RepairAsked
+from pccpipe.spec.agent_task import PROMPT
+from pccpipe.target import Command
 
 _REPAIRABLE = frozenset({Code.NO_RESULT, Code.BAD_RESULT})
 _AGAIN = """\
@@ -65,9 +69,10 @@ def is_repairable(ended: StepOutcome) -> bool:
     return ended.outcome is Outcome.FAILED and ended.exit_code == 0 and ended.code in _REPAIRABLE
 
 
-def with_repairs(step: RunStep, number: int, most: int, command: Callable[[Repair | None], StepOutcome]) -> StepOutcome:
-    """Run an attempt's command, and run it again for each repair of its result, at most `most` times."""
+def with_repairs(step: RunStep, number: int, command: Callable[[Repair | None], StepOutcome]) -> StepOutcome:
+    """Run an attempt's command, and run it again for each repair of its result, as often as the step says."""
     ended = command(None)
+    most = repairs_of(step.body)
     for count in range(1, most + 1):
         was_asked = step.turn.peek(RepairAsked) is not None
         if not is_repairable(ended) or (step.halt.requested and not was_asked):
@@ -78,7 +83,13 @@ def with_repairs(step: RunStep, number: int, most: int, command: Callable[[Repai
     return ended
 
 
-def refused_result(step: RunStep, repair: Repair, place: Place) -> bytes:
+def with_repair(command: Command, repair: Repair, step: RunStep, place: Place) -> Command:
+    """Return an agent's command with the prompt of a repair."""
+    prompt = repair.prompt(command.files[PROMPT], _refused_result(step, repair, place), is_warm=bool(command.memory))
+    return replace(command, files={**command.files, PROMPT: prompt})
+
+
+def _refused_result(step: RunStep, repair: Repair, place: Place) -> bytes:
     """Return the beginning of the refused result, as the record has it; empty if there is none."""
     if repair.code is not Code.BAD_RESULT or step.body.result is None:
         return b""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pccpipe.errors import ActionError, Unavailable, WorkspaceGone
 from pccpipe.executor.attestation import is_unattested, runs_as_login, unattested_gates
+from pccpipe.executor.conversation import SESSION
 from pccpipe.executor.exposure import level_of
 from pccpipe.executor.places import refusal
 from pccpipe.executor.run_step import RunStep
@@ -89,6 +90,7 @@ def record_start(step: RunStep, number: int, command: Command, running: Running,
         command.container,
         as_login,
         step.body.agent.agent.name if step.body.agent else "",
+        command.env[SESSION] if command.keeps else "",
     )
     context.journal.append(event)
     context.exposure.apply(event)

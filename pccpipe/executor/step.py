@@ -17,6 +17,7 @@ from pccpipe.executor.attempt import Attempt
 from pccpipe.executor.budget import StepBudget, budget_of, wants_budget
 from pccpipe.executor.context import RunContext, StepOutcome, WalkPosition
 from pccpipe.executor.judge import replayed
+from pccpipe.executor.repair import Repair, with_repairs
 from pccpipe.executor.replay import Turn
 from pccpipe.executor.retry import with_retries
 from pccpipe.executor.run_step import RunStep
@@ -78,6 +79,11 @@ def _try_at(step: RunStep, place: Place, where: Host) -> StepOutcome:
 
 
 def _attempt(step: RunStep, number: int, place: Place, where: Host) -> StepOutcome:
+    """Make an attempt: a command, and one more for each repair of its result."""
+    return with_repairs(step, number, lambda repair: _command(step, number, place, where, repair))
+
+
+def _command(step: RunStep, number: int, place: Place, where: Host, repair: Repair | None) -> StepOutcome:
     context, turn = step.context, step.turn
     step.attempts = number
     serial = context.serials.next(step.spec.id)
@@ -93,7 +99,7 @@ def _attempt(step: RunStep, number: int, place: Place, where: Host) -> StepOutco
         step.is_replay = True
         question = turn.consume(InputAsked)
         if _has_another_command(step):
-            return _attempt(step, number, place, where)
+            return _command(step, number, place, where, repair)
         ended = replayed(step, started, over, place)
         if question and not context.cancel.requested:
             return wants_budget(ended, question)
@@ -104,7 +110,7 @@ def _attempt(step: RunStep, number: int, place: Place, where: Host) -> StepOutco
         secrets = _secrets_of(step, number, place, where, budget)
     except PccpipeError as error:
         return StepOutcome(Outcome.FAILED, message=str(error))
-    attempt = Attempt(step, number, place, where, serial, secrets, in_doubt, may_have_begun)
+    attempt = Attempt(step, number, place, where, serial, secrets, in_doubt, may_have_begun, repair)
     try:
         with contextlib.closing(secrets):
             return _asking(step, attempt.run(started))

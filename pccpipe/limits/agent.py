@@ -111,7 +111,6 @@ TRANSCRIPTS = Limit(
     32 << 20,
     Unit.BYTES,
     "A day has some MB; each turn sends them into a container. Beyond it, the session starts cold.",
-    change="`session: most:` of the agent file, for less",
 )
 TRANSCRIPT_FILES = Limit(
     "the files of an agent's session", 1000, Unit.COUNT, "Agents write one a conversation, and one for each helper."
