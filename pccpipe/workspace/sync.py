@@ -126,11 +126,11 @@ class WorkspaceSync:
             self._sent.store(self._user_folder, Excluded(patterns), halt, Guard(patterns, self._secrets), full=full)
             self._state.exclude = patterns
             # Beside a later upload, an older commit would be wrong.
-            self._state.git = with_git or self._state.git
-            if self._state.git:
+            if with_git or self._state.git:
                 from pccpipe.workspace.git_base import make_base
 
                 make_base(self._sent, self._base, halt)
+                self._state.git = True
             # The upload replaces what local steps made.
             if not remove_tree(self._copy):
                 raise ActionError(f"cannot remove the run's old copy of the workspace: {self._copy}")

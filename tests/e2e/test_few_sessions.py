@@ -11,7 +11,7 @@ from tests.testbed.vm import VM
 
 def run(tmp_path: Path, vm: VM, most: int) -> Ran:
     reconfigure(vm, f"MaxSessions {most}")
-    control = Control(tmp_path, vm, settings="lost_after: 25s\n")
+    control = Control(tmp_path, vm, settings="lost_after: 10s\n")
     return control.run("steps: [{id: unit, on: vm, run: echo ran}]", limit=180)
 
 

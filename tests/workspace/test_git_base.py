@@ -101,7 +101,7 @@ def test_the_same_files_give_the_same_commit_whatever_the_user_has_set(
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_halt_and_a_missing_git_leave_nothing_half_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_git_leaves_nothing_half_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sync = local(tmp_path)
     (tmp_path / "user/a").write_text("a")
     empty = tmp_path / "bin"
@@ -111,6 +111,11 @@ def test_a_halt_and_a_missing_git_leave_nothing_half_made(tmp_path: Path, monkey
     with pytest.raises(ActionError, match="git is not installed"):
         sync.upload([], NEVER, with_git=True)
     assert not (tmp_path / "copy").exists()
+    sync.upload([], NEVER)
+    with pytest.raises(ActionError, match="git is not installed"):
+        sync.upload([], NEVER, with_git=True)
+    sync.ensure_local(NEVER)
+    assert not (tmp_path / "copy/.git").exists()
     monkeypatch.undo()
     sync.upload([], NEVER, with_git=True)
     sync.ensure_local(NEVER)
