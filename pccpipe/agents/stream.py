@@ -261,27 +261,26 @@ class AgentReader:
             yield Action(ActionKind.ERROR, error, failed=True)
 
     def _began(self, rule: EventRule, line: Json, item: Json) -> Iterator[Action]:
-        command, id_ = rule.first("command", line, item), _id(rule.first("id", line, item))
-        if not isinstance(command, str) or id_ in self._open:
+        command, id_ = _command(rule.first("command", line, item)), _id(rule.first("id", line, item))
+        if not command or (id_ and id_ in self._open):
             return
         self.counts.commands += 1
-        shown = _command(command)
-        if id_ and len(self._open) < limits.AGENT_COMMANDS.most:
-            self._open[id_] = shown
-        yield Action(ActionKind.COMMAND, shown, id_)
+        if len(self._open) < limits.AGENT_COMMANDS.most:
+            self._open[id_] = command
+        yield Action(ActionKind.COMMAND, command, id_)
 
     def _ended(self, rule: EventRule, line: Json, item: Json) -> Iterator[Action]:
         id_ = _id(rule.first("id", line, item))
-        if id_ not in self._open:
+        command = self._open.pop(id_, "")
+        if not command:
             # The program reports a command only when it is over; else it is the end of another tool's use.
-            yield from self._began(rule, line, item)
-        if id_ not in self._open:
-            return
-        shown = self._open.pop(id_)
-        exit_code = _exit_code(rule.first("exit", line, item), rule.exit_after)
-        failed = _is_true(rule.first("failed", line, item)) or bool(exit_code)
-        self.counts.failed_commands += failed
-        yield Action(ActionKind.COMMAND_END, shown, id_, exit_code, failed)
+            command = _command(rule.first("command", line, item))
+            self.counts.commands += bool(command)
+        if command:
+            exit_code = _exit_code(rule.first("exit", line, item), rule.exit_after)
+            failed = _is_true(rule.first("failed", line, item)) or bool(exit_code)
+            self.counts.failed_commands += failed
+            yield Action(ActionKind.COMMAND_END, command, id_, exit_code, failed)
 
     def _edited(self, rule: EventRule, line: Json, item: Json) -> Iterator[Action]:
         name = rule.first("file", line, item)
@@ -333,16 +332,17 @@ def _id(value: Json) -> str:
     return value if isinstance(value, str) and len(value) <= 200 else ""
 
 
-def _command(text: str) -> str:
+def _command(value: Json) -> str:
     """Return a command without the shell around it: `/bin/bash -lc 'npm test'` is `npm test`."""
-    if (shell := _SHELL.match(text)) and len(text) <= limits.AGENT_TEXT.most:
+    text = _text(value)
+    if (shell := _SHELL.match(text)) and len(text) < limits.AGENT_TEXT.most:
         try:
             words = shlex.split(text[shell.end() :])
         except ValueError:
             words = []
         if len(words) == 1:
             return _text(words[0])
-    return _text(text)
+    return text
 
 
 def _is_true(value: Json) -> bool:

@@ -108,7 +108,7 @@ class AgentOutput:
 
     def _activity(self, action: Action) -> Activity:
         now, seconds = time.monotonic(), None
-        if action.kind is ActionKind.COMMAND and action.id and len(self._began) < limits.AGENT_COMMANDS.most:
+        if action.kind is ActionKind.COMMAND and len(self._began) < limits.AGENT_COMMANDS.most:
             self._began[action.id] = now
         elif action.kind is ActionKind.COMMAND_END and (began := self._began.pop(action.id, None)) is not None:
             seconds = round(now - began, 3)

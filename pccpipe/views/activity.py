@@ -6,6 +6,7 @@ from collections import deque
 
 from msgspec import Struct, field
 
+from pccpipe import limits
 from pccpipe.outcome import ActionKind
 from pccpipe.record.agent_events import Activity, ModelUsed
 from pccpipe.record.agent_report import AgentReport
@@ -129,6 +130,8 @@ class AgentWatch(Struct):
     removed: int = 0
     last: float = 0.0
     """The time of its last sign."""
+    open: set[str] = field(default_factory=set)
+    """The ids of the commands that run."""
     shown: deque[_Shown] = field(default_factory=lambda: deque(maxlen=_KEPT))
 
     def feed(self, what: Activity, at: float) -> None:
@@ -136,16 +139,21 @@ class AgentWatch(Struct):
         match what.kind:
             case ActionKind.COMMAND:
                 self.commands += 1
+                if len(self.open) < limits.AGENT_COMMANDS.most:
+                    self.open.add(what.id)
                 self.shown.append(_Shown(activity_text(what), what.id, at))
                 return
             case ActionKind.COMMAND_END:
                 self.failed += what.failed
+                # A program may report a command only when it is over.
+                self.commands += what.id not in self.open
+                self.open.discard(what.id)
                 for one in self.shown:
                     if one.began and one.id == what.id:
                         one.text, one.began = activity_text(what), 0.0
                         return
             case ActionKind.EDIT:
-                if len(self.files) < 1000:
+                if len(self.files) < limits.AGENT_FILES.most:
                     self.files.add(what.text)
                 self.added += what.added or 0
                 self.removed += what.removed or 0

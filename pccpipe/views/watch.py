@@ -85,11 +85,11 @@ class Watch:
 
     def _action(self, what: Activity) -> str:
         """Return an action as a line; the end of the command in the line before is short."""
-        running = self._running.pop(what.step, "")
+        running = self._running.pop(what.step, None)
         text = activity_text(what)
-        if what.kind is ActionKind.COMMAND and what.id:
+        if what.kind is ActionKind.COMMAND:
             self._running[what.step] = what.id
-        elif what.kind is ActionKind.COMMAND_END and running == what.id and running:
+        elif what.kind is ActionKind.COMMAND_END and running == what.id:
             text = f"  {end_text(what)}"
         return self._keep(what.step, f"{text}\n") if text else ""
 

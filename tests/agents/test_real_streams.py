@@ -81,19 +81,24 @@ def test_claude_code() -> None:
     assert reader.result() == b'{"summary": "Wrote calc.py", "risks": ["none known"]}'
 
 
-@pytest.mark.parametrize(("agent", "exit_code"), [("gemini", "end None"), ("opencode", "end 3 failed")])
-def test_a_users_agent_file_is_enough(agent: str, exit_code: str) -> None:
+@pytest.mark.parametrize(
+    ("agent", "commands"),
+    [
+        ("gemini", ["command ls -la", "end None", "command echo one; exit 3", "end None"]),
+        # It reports a command only when it is over.
+        ("opencode", ["end 0", "end 3 failed"]),
+    ],
+)
+def test_a_users_agent_file_is_enough(agent: str, commands: list[str]) -> None:
     reader, actions = read(agent)
     assert actions == [
         "message I look at the workspace.",
-        "command ls -la",
-        "end 0" if agent == "opencode" else "end None",
-        "command echo one; exit 3",
-        exit_code,
+        *commands,
         "edit calc.py 2 None",
         "edit calc.py 1 1",
         f"message I wrote calc.py. {RESULT.decode()}",
     ]
+    assert reader.counts.commands == 2
     assert reader.session_id
     assert (reader.usage.input_tokens, reader.usage.output_tokens) == (600, 120)
     assert reader.result() == RESULT

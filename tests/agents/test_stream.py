@@ -154,6 +154,19 @@ def test_texts_are_cut_and_a_command_loses_the_shell_around_it() -> None:
     assert len(action.text) < limits.AGENT_TEXT.most + 10
 
 
+def test_commands_without_an_id_and_those_reported_at_their_end_count_once() -> None:
+    agent = reader()
+    data = line(type="run", command="make") + line(type="ran", exit=2) + line(type="ran", id="7", command="ls", exit=0)
+    assert [
+        (action.kind, action.text, action.exit_code) for action in read(agent, data + line(type="ran", exit=1))
+    ] == [
+        (ActionKind.COMMAND, "make", None),
+        (ActionKind.COMMAND_END, "make", 2),
+        (ActionKind.COMMAND_END, "ls", 0),
+    ]
+    assert (agent.counts.commands, agent.counts.failed_commands) == (2, 1)
+
+
 def test_an_edit_counts_lines_by_number_text_or_diff() -> None:
     files: Json = [
         {"name": "/workspace/a.py", "added": 3},

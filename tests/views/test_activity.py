@@ -65,6 +65,12 @@ def test_the_end_of_a_command_names_it_if_other_lines_came_between() -> None:
     assert plain([*run, *actions])[-3:] == ["build | $ make", "build | says: I wait", "build | exit 2 in 3.0s: $ make"]
 
 
+def test_a_command_that_is_reported_at_its_end_is_one_line_and_counts_once() -> None:
+    run = [*list(agent_run())[:3], Activity("build", ActionKind.COMMAND_END, "make", "", 2, True)]
+    assert plain(run)[-1] == "build | exit 2: $ make"
+    assert live(run)[2] == "  │ 1 command (1 failed)"
+
+
 def test_stderr_of_an_agent_and_stdout_of_other_steps_are_shown() -> None:
     run = list(agent_run())[:3]
     lines = plain(
