@@ -13,6 +13,7 @@ import click
 
 from pccpipe.cli.exit_status import FAILED
 from pccpipe.cli.options import FILE, runs_dir_option
+from pccpipe.cli.process import take_secrets
 from pccpipe.layout import RUNS
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def test(
     """
     from pccpipe.scripted.junit import junit as junit_text
 
-    cases = _cases(files, names, project)
+    cases = chosen_cases(files, names, project)
     for number in (signal.SIGTERM, signal.SIGHUP):
         # Like Ctrl-C: it cancels the run of the case, and removes its workspace.
         signal.signal(number, lambda caught, _: sys.exit(128 + caught))
@@ -63,11 +64,11 @@ def test(
     context.exit(FAILED if failed else 0)
 
 
-def _cases(files: Sequence[Path], names: Sequence[str], project: Path | None) -> list[ScriptedCase]:
+def chosen_cases(files: Sequence[Path], names: Sequence[str], project: Path | None) -> list[ScriptedCase]:
     """Return the cases to run, all checked. Raises UsageError, SpecError."""
     from msgspec.structs import replace
 
-    from pccpipe.api import load_project
+    from pccpipe.api import load, load_project
     from pccpipe.errors import UsageError
     from pccpipe.scripted.case_file import load_cases
     from pccpipe.scripted.play import check
@@ -81,6 +82,9 @@ def _cases(files: Sequence[Path], names: Sequence[str], project: Path | None) ->
     cases = [case for case in cases if not names or case.name in names]
     if project:
         cases = [replace(case, project=project.absolute()) for case in cases]
+    for pipeline in {case.pipeline for case in cases}:
+        # No agent finds the real keys in the environment of a process here.
+        take_secrets(load(pipeline))
     for path in {case.project for case in cases if case.project}:
         load_project(path)
     for case in cases:

@@ -42,6 +42,7 @@ class Expectation(Struct, frozen=True):
     results: Mapping[str, Json] = {}
     calls: Mapping[str, int] = {}
     prompts: Mapping[str, tuple[str, ...]] = {}
+    agents: Mapping[str, str] = {}
     downgraded: tuple[str, ...] = ()
     warnings: tuple[str, ...] | None = None
     changed: tuple[str, ...] | None = None
@@ -63,4 +64,6 @@ class ScriptedCase(Struct, frozen=True):
     script: Mapping[str, tuple[ScriptTurn, ...]]
     faults: tuple[RunFault, ...]
     answers: Mapping[str, str]
+    resumes: int
+    """How often the run is resumed if it waits for a model."""
     expect: Expectation

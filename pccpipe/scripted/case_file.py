@@ -37,7 +37,7 @@ from pccpipe.spec.units import seconds
 from pccpipe.values import Json
 
 _MERGED = ("inputs", "script", "workspace")
-_BY_STEP = ("rounds", "steps", "results", "calls", "prompts")
+_BY_STEP = ("rounds", "steps", "results", "calls", "prompts", "agents")
 """Keys of `expect:` whose keys are steps."""
 _CALLS = ("run", "write", "tool", "result")
 """The answers that a message can come with."""
@@ -156,6 +156,7 @@ def _case(folder: Path, data: Mapping[str, Json]) -> ScriptedCase:
         },
         faults=msgspec.convert(data.get("faults", []), tuple[RunFault, ...]),
         answers={key: str(value) for key, value in mapping(data.get("answers")).items()},
+        resumes=cast("int", data.get("resumes", 0)),
         expect=msgspec.convert(data.get("expect", {}), Expectation),
     )
 

@@ -66,6 +66,12 @@ def _of_steps(expect: Expectation, state: RunState) -> Iterator[str]:
         if actual != outcome:
             why = f" ({step.message})" if step and step.message else ""
             yield f"steps: {name}: expected {outcome}, not {actual}{why}"
+    for name, agent in expect.agents.items():
+        step = _step(state, name)
+        attempts = [attempt.started.agent for attempt in step.attempts if attempt.started] if step else []
+        last = attempts[-1] if attempts else "none"
+        if last != agent:
+            yield f"agents: {name}: expected {agent}, not {last or 'none'}"
     for name, rounds in expect.rounds.items():
         step = _step(state, name)
         actual_rounds = (step.round or 0) if step else 0

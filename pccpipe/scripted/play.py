@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import secrets
 import shutil
 import signal
@@ -20,14 +19,14 @@ from msgspec import Struct
 from pccpipe.api import answer, load, load_project
 from pccpipe.errors import PccpipeError, UsageError
 from pccpipe.outcome import IsolationMode
-from pccpipe.record.state import WAITING, RunState, load_state
+from pccpipe.record.state import WAITING, WAITING_FOR_MODEL, RunState, load_state
 from pccpipe.records import delete_run, record_of
 from pccpipe.scripted.case import FaultKind, ScriptedCase
 from pccpipe.scripted.controller import ControllerJob
 from pccpipe.scripted.expect import differences
 from pccpipe.scripted.script import Script, id_of
 from pccpipe.scripted.server import ScriptedServer
-from pccpipe.spec.model import Pipeline, Run, SecretSource, Via
+from pccpipe.spec.model import Pipeline, Run, Via
 
 END_LIMIT = 60.0
 """Seconds that a cancelled run may take to end."""
@@ -72,7 +71,7 @@ def play(case: ScriptedCase, runs_dir: Path) -> CaseResult:
                 faults=case.faults,
                 fired=str(folder / "fired"),
             )
-            said = _run_to_its_end(case, job, pipeline, folder, began + case.timeout)
+            said = _run_to_its_end(case, job, folder, began + case.timeout)
         state = _state(run_id, runs_dir)
         found = tuple(said) or differences(case.expect, state, script, runs_dir / run_id)
     finally:
@@ -137,13 +136,11 @@ def _copied(case: ScriptedCase, made: Path) -> Path:
     return made
 
 
-def _run_to_its_end(
-    case: ScriptedCase, job: ControllerJob, pipeline: Pipeline, folder: Path, until: float
-) -> Collection[str]:
+def _run_to_its_end(case: ScriptedCase, job: ControllerJob, folder: Path, until: float) -> Collection[str]:
     """Run the job, resume it after each kill and each answer; return problems that end the case."""
-    runs_dir, answers = Path(job.runs_dir), dict(case.answers)
+    runs_dir, answers, resumes = Path(job.runs_dir), dict(case.answers), case.resumes
     while True:
-        status, words = _in_a_process(job, _environment(pipeline), case.folder, folder / "stderr", until)
+        status, words = _in_a_process(job, case.folder, folder / "stderr", until)
         if status is None:
             return [f"it was not over after {case.timeout:g} s, and was cancelled"]
         fired = (folder / "fired").read_text().splitlines() if (folder / "fired").exists() else []
@@ -155,6 +152,8 @@ def _run_to_its_end(
         elif state and state.status == WAITING and (asked := _given(state, answers)):
             answer(job.run_id, asked, runs_dir=runs_dir)
             answers = {key: value for key, value in answers.items() if key not in asked}
+        elif state and state.status == WAITING_FOR_MODEL and resumes:
+            resumes -= 1
         elif status or state is None:
             return [f"it did not run: {words or f'its process ended with {status}'}"]
         else:
@@ -168,15 +167,7 @@ def _given(state: RunState, answers: Mapping[str, str]) -> dict[str, str]:
     return {key: value for key, value in answers.items() if key in missing}
 
 
-def _environment(pipeline: Pipeline) -> dict[str, str]:
-    """Return this process's environment without the pipeline's real secrets."""
-    named = {each.source_name for each in pipeline.secrets.values() if each.source is SecretSource.ENV}
-    return {name: value for name, value in os.environ.items() if name not in named}
-
-
-def _in_a_process(
-    job: ControllerJob, environment: Mapping[str, str], cwd: Path, stderr: Path, until: float
-) -> tuple[int | None, str]:
+def _in_a_process(job: ControllerJob, cwd: Path, stderr: Path, until: float) -> tuple[int | None, str]:
     """Run the job in a process of its own; return its exit status, None at the time limit, and its message."""
     with stderr.open("wb") as errors:
         process = subprocess.Popen(
@@ -185,7 +176,6 @@ def _in_a_process(
             stdout=subprocess.DEVNULL,
             stderr=errors,
             cwd=cwd,
-            env=environment,
             start_new_session=True,
         )
     try:

@@ -14,6 +14,12 @@ from xml.etree import ElementTree
 
 import pytest
 
+from pccpipe.cancel import Cancel
+from pccpipe.cli.test import chosen_cases
+from pccpipe.errors import UsageError
+from pccpipe.record.events import Event, StepStarted
+from pccpipe.scripted.case import FaultKind, RunFault
+from pccpipe.scripted.controller import ControllerJob, FaultPlayer
 from tests.e2e.control import happened, wait_until
 
 AGENT = Path(__file__).with_name("agent.py")
@@ -27,7 +33,7 @@ secrets:
   OTHER: {{from: command, command: "touch ran; echo x"}}
 steps:
   - {{id: sync, upload: workspace}}
-  - {{id: look, on: local, run: 'test -z "${{KEY-}}"'}}
+  - {{id: look, on: local, run: '! grep -qs sk-the-real-on[e] /proc/[0-9]*/environ'}}
   - id: loop
     fails_as: not_approved
     repeat: {{max: 3, until: "steps.ask.result.status == 'approved'"}}
@@ -291,10 +297,10 @@ def test_one_case_can_be_chosen(tests: Bench) -> None:
     ],
 )
 def test_a_wrong_file_is_refused_before_anything_runs(tests: Bench, cases: str, words: str) -> None:
-    done = tests.play(cases)
-    assert done.returncode == 2
-    assert words in done.stderr, done.stderr
-    assert not tests.runs
+    tests.write(cases)
+    with pytest.raises(UsageError) as refused:
+        chosen_cases([tests.folder / "t.yaml"], (), None)
+    assert words in str(refused.value)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 1), (signal.SIGKILL, -9), (signal.SIGTERM, 143)])
@@ -350,3 +356,14 @@ def test_an_agent_that_cannot_be_scripted_is_named_before_anything_runs(tests: B
     assert (done.returncode, words in done.stderr) == (2, True), done.stderr
     assert "hint: " in done.stderr
     assert not tests.runs
+
+
+def test_a_fault_comes_once(tmp_path: Path) -> None:
+    fault = RunFault("ask", FaultKind.CANCEL, "step_started")
+    job = ControllerJob("r", "", False, "", None, "", {}, {}, {}, (fault,), str(tmp_path / "fired"))
+    cancel = Cancel()
+    player = FaultPlayer(job, cancel)
+    for number, path in enumerate(["other", "loop[1].ask", "loop[2].ask"]):
+        assert cancel.requested is (number == 2)
+        player(Event(number, 0.0, StepStarted(path, "run")))
+    assert (tmp_path / "fired").read_text() == "cancel at ask (step_started)\n"
