@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from pccpipe import limits
-from tests.docs import reference
+from tests.docs import agents_table, reference
 from tests.docs.page import Block, blocks, check_yaml, run_commands
 from tests.e2e.control import DEMO, KEY, ROOT
 from tests.testbed.model import ModelServer
@@ -82,6 +82,11 @@ def test_the_page_of_limits_is_up_to_date() -> None:
 def test_every_limit_is_listed() -> None:
     known = {name for name, value in vars(limits).items() if isinstance(value, limits.Limit)}
     assert [name for name in known if getattr(limits, name) not in limits.ALL] == []
+
+
+def test_the_table_of_agents_is_up_to_date() -> None:
+    written = agents_table.PAGE.read_text(encoding="utf-8")
+    assert written == agents_table.page(written), "python -m tests.docs.agents_table writes it again"
 
 
 def test_the_reference_is_up_to_date() -> None:
