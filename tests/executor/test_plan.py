@@ -213,7 +213,7 @@ def test_the_text_has_place_command_rules_and_fallback(planned: Planned) -> None
 
 def test_the_plan_says_that_an_upload_has_a_git_repository(planned: Planned) -> None:
     plan = planned("steps: [{id: a, upload: {workspace: true, git: base}}, {id: b, upload: workspace}]")
-    first, second = [line for line in plan_text(plan).splitlines() if "the workspace to" in line]
+    first, second = [line for line in plan_text(plan) if "the workspace to" in line]
     assert "; with a git repository of it" in first
     assert "git" not in second
 
