@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 
 from pccpipe.executor.context import RunContext, StepOutcome, WalkPosition
-from pccpipe.executor.input_request import InputState
 from pccpipe.executor.replay import Turn
 from pccpipe.executor.waiting import is_away
 from pccpipe.outcome import FINAL, Outcome
@@ -31,8 +30,6 @@ def with_retries(
     last = first + retry.attempts - 1
     for number in range(first, last + 1):
         ended = attempt(number)
-        if ended.input is InputState.WANTED:
-            break
         if number == last or ended.outcome not in retry.outcomes or context.cancel.requested or ended.code in FINAL:
             break
         if earlier := turn.consume(StepRetrying):

@@ -223,8 +223,10 @@ def test_the_state_adds_up_all_turns(stage: Stage, agent: Agent) -> None:
 
 
 def test_a_forged_record_gives_no_more_than_a_new_run(stage: Stage, agent: Agent) -> None:
-    forged = ModelUsed("build", -5, 0, -(10**9), -1, -1, -1, None, -7, usd=-1e300, reserved_usd=1e308)
+    forged = ModelUsed("build", -5, 0, -(10**9), -1, -1, -1, None, -7, usd=-1e300, reserved_usd=-1.0)
     text = TEXT % ("local", "tokens: 10k, usd: 100")
     played = stage.play(text.replace(", at_end: ask", ""), replay=replay([forged]))
     assert played.end_of("build").code is Code.BUDGET_EXCEEDED
-    assert agent.done == 0
+    assert agent.done == 2
+    huge = ModelUsed("build", 1, 0, 1, 0, 1, 0, usd=1e308, reserved_usd=1e308)
+    assert stage.play(text, replay=replay([huge])).notes.of(InputAsked)[0].above == {"usd": 2e12}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from pathlib import Path
 
@@ -193,11 +194,18 @@ def test_equal_calls_at_the_same_time_settle_one_by_one() -> None:
     assert (account.used.micros, account.reserved, account.calls) == (40, Money(), 0)
 
 
-def test_a_day_that_cannot_be_written_refuses_the_call_and_reserves_nothing(tmp_path: Path) -> None:
-    (tmp_path / "p").write_text("not a folder")
+@pytest.mark.parametrize("is_full", [True, False])
+def test_a_day_that_cannot_be_written_refuses_the_call_and_reserves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_full: bool
+) -> None:
+    if is_full:
+        monkeypatch.setattr(os, "write", lambda fd, data: 0)
+    else:
+        (tmp_path / "p").write_text("not a folder")
     account = step(1.0)
     of = meter(account, DayAccount(tmp_path / "p", SpendLimits(100), "r"))
     error = reserve(of, WantedCall(10, 2, 20, model="m"))
+    monkeypatch.undo()
     assert "the account of the project's day cannot be kept" in str(error)
     assert (account.reserved, account.calls) == (Money(), 0)
     assert of.used.refused == 1
