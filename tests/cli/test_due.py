@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 import pccpipe
+from pccpipe.due import DueRun, continue_if_due
 from pccpipe.record.codec import encode
 from pccpipe.record.events import Event, RunWaiting, StepEnded
 from pccpipe.record.journal import read_events
+from pccpipe.session.job import Caller
 from tests.cli.command import Folder, finish, wait_until
 
 TWO = """
@@ -73,6 +75,16 @@ def test_two_at_once_continue_each_run_once(folder: Folder) -> None:
     assert [done.code for done in both] == [0, 0], both
     assert (folder.path / "count").read_text() == "second\n" * 3
     assert sorted(run.status for run in pccpipe.list_runs(runs_dir=folder.path / ".system/runs")) == ["succeeded"] * 3
+
+
+def test_a_run_that_another_process_continued_meanwhile_stays_as_it_is(folder: Folder) -> None:
+    waits_again = waiting(folder, "r1", time.time() + 3600)
+    ended = waiting(folder, "r2", time.time() - 1)
+    assert folder.do("resume", "r2").code == 0
+    caller = Caller(None, pccpipe.Cancel(), False, 0.0, {}, {}, {}, None)
+    for record in (waits_again, ended):
+        assert continue_if_due(record, caller) == DueRun(record.name)
+    assert (folder.path / "count").read_text() == "second\n"
 
 
 def test_a_run_that_cannot_continue_keeps_no_other_from_it(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
