@@ -20,6 +20,7 @@ LINES = {
     "limits": "429 with `retry-after`, 529 and a cut stream: it goes on, and the result is whole.",
     "no-work": "It exits with 0 without a result: the step failed.",
     "empty": "An answer without content: the step failed.",
+    "repair": "A result against its schema goes back to it; its second one counts.",
     "wrong-key": "A key that the API refuses: the step failed, and says so.",
     "time": "The time limit ends it and its commands; its output until then stays.",
     "cancel": "A cancelled run ends it in the middle of a call.",

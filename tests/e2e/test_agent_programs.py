@@ -198,7 +198,7 @@ def failed(proof: Proof, name: str, *, exit_code: int | None = None) -> None:
 
 PROOFS: dict[str, Callable[[Proof], None]] = {
     **{"works": works, "key": key, "children": children, "limits": limits, "no-work": no_work, "empty": empty},
-    **{"wrong-key": wrong_key, "time": time, "cancel": cancel},
+    **{"repair": repair, "wrong-key": wrong_key, "time": time, "cancel": cancel},
 }
 
 
