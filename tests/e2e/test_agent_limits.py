@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from tests.e2e.control import KEY, Control, containers
+from tests.e2e.control import KEY, Control, containers, happened, wait_until
 from tests.testbed.model import Json, ModelServer
 
 GOOD: Json = {"summary": "made it", "risks": [], "escalation": "", "tests": [], "changes": []}
@@ -118,3 +121,23 @@ def test_an_agent_whose_command_hangs_is_stalled_and_one_that_computes_is_not(
     assert ran.step("build")["message"].startswith("stalled: it did nothing for ")
     assert "build stalled: no output, no call of a model and no CPU time for " in ran.stdout
     assert ran.step("compute")["outcome"] == "succeeded"
+
+
+@pytest.mark.parametrize("at", ["model_limited", "agent_changed"])
+def test_a_run_killed_at_its_limit_hands_over_once_after_a_resume(
+    limits: Control, model: ModelServer, claude_model: ModelServer, at: str
+) -> None:
+    model.set({"replies": [{"shell": "echo codex >>made.txt"}, limited(7200)]})
+    claude_model.set(CLAUDE)
+
+    def kill(process: subprocess.Popen[str], record: Path) -> None:
+        wait_until(lambda: happened(record, f'"event":"{at}"'), 90)
+        process.kill()
+
+    ran = limits.run(*arguments(model, claude_model), meanwhile=kill, limit=120)
+    assert ran.code == -signal.SIGKILL
+    resumed = limits.do("resume", ran.record.name)
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    assert "+codex\n+claude\n" in (ran.record / "diff.patch").read_text()
+    assert [change["agent"] for change in ran.state["agent_changes"]] == ["claude"]
+    assert [attempt["code"] for attempt in ran.step("build")["attempts"]] == ["model_limited", None]
