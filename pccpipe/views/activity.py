@@ -15,7 +15,7 @@ from pccpipe.words import duration, money
 
 _KEPT = 20
 """Actions kept of each agent for a view; the file beside its log has all of them."""
-_SHOWN_LINE = 500
+_SHOWN_LINE = 300
 """Characters of an action in a view."""
 QUIET = 30.0
 """Seconds without a sign of an agent, after which a view says so."""

@@ -113,8 +113,10 @@ def _earlier(state: RunState, path: str, last: StepState) -> list[str]:
             continue
         match _result(step):
             case {"status": str(status), "notes": list(notes)}:
-                count = f", {len(notes)} note{'' if len(notes) == 1 else 's'}" if notes else ""
-                lines.append(f"  before{_round(step)}: {one_line(status.replace('_', ' '), 40)}{count}")
+                first = next((one_line(note, 200) for note in notes if isinstance(note, str)), "")
+                more = f" (and {len(notes) - 1} more)" if len(notes) > 1 else ""
+                text = f": {first}{more}" if first else ""
+                lines.append(f"  before{_round(step)}: {one_line(status.replace('_', ' '), 40)}{text}")
             case _:
                 pass
     return lines[-_NOTES:]

@@ -162,6 +162,23 @@ def test_results_logs_diff_and_artifacts_are_in_the_record(seen: Seen) -> None:
     assert (ran.record / "pipeline.yaml").read_text() == (ROOT / "pipelines/default-run.yaml").read_text()
 
 
+def test_the_views_show_codex_at_work_and_the_end_says_what_the_run_did(seen: Seen) -> None:
+    text = seen[0].stdout
+    assert '{"type"' not in text
+    assert "iterate[2].review | $ cat README.md" in text
+    assert "iterate[2].review |   exit 0 in " in text
+    end = text.partition("\nchanges: ")[2]
+    assert end.startswith("2 files, +9 -2 lines, in diff.patch\n  +7 -2 slug.sh\n  +2 -0 README.md\nbuild")
+    for said in (
+        " (round 3): Document --max in the README.\n",
+        ": approved in round 3\n  before (round 2): changes requested: ",
+        "\ntests: test succeeded in ",
+        "; failed in 1 round before\nmodel: 10 calls, ",
+        f"\nnext: git apply {seen[0].record}/diff.patch\n",
+    ):
+        assert said in end
+
+
 def test_the_diff_applies_to_the_uploaded_workspace(seen: Seen, tmp_path: Path) -> None:
     ran, *_ = seen
     shutil.copytree(DEMO / "project", tmp_path / "p")

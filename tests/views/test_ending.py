@@ -102,7 +102,7 @@ def test_any_pipeline_with_agents_ends_with_what_it_did(record: Path) -> None:
         "implement (round 2): Fixed the parser.",
         "  risk: slow on large files",
         "judge: approved in round 2",
-        "  before (round 1): changes requested, 1 note",
+        "  before (round 1): changes requested: src/a.py:1: no",
         "implement by codex (round 2): 4 commands (1 failed), 1 file +2 -1, 3 messages",
         "judge by claude (round 2): 4 commands (1 failed), 1 file +2 -1, 3 messages",
         "handover: try[2].implement: claude took over from codex: the provider's limit lasts 2h",
