@@ -141,6 +141,16 @@ def test_a_wait_of_minutes_has_parts_that_clients_bear(
     assert client.ask("POST", "/v1/responses", ASK)[0] == 200
 
 
+def test_a_person_learns_once_of_a_long_wait(
+    client: Client, model: ModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pccpipe.secrets.proxy.exchange.NOTABLE", 1.5)
+    model.set(failing(429, 4, retry_after="2"))
+    assert client.ask("POST", "/v1/responses", ASK)[0] == 200
+    words = "the model's API answered 429 (rate limit): the proxy waits and makes the call again"
+    assert client.warnings == [words]
+
+
 def test_a_client_that_left_costs_no_second_call(client: Client, model: ModelServer) -> None:
     model.set(failing(429, 1, retry_after="2"))
     connected = client.connect()

@@ -18,7 +18,7 @@ from pccpipe.model_api import ModelApi
 from pccpipe.secrets.proxy import egress, upstream
 from pccpipe.secrets.proxy.grant import PREFIX, Api, EndedTokenError, Grant
 from pccpipe.secrets.proxy.meter import BudgetExceededError
-from pccpipe.secrets.proxy.provider_limits import HOLD, asking_again, beginning, hold, limit_of
+from pccpipe.secrets.proxy.provider_limits import HOLD, NOTABLE, asking_again, beginning, hold, limit_of
 from pccpipe.secrets.proxy.refusal import HttpRefusal, asked_api
 from pccpipe.secrets.proxy.request import RefusedRequestError, Request, read_request
 from pccpipe.secrets.proxy.slots import WAKE, ConnectionSlot
@@ -142,6 +142,8 @@ class Exchange:
             grant.answered(f"answered {answer.status}" if answer.status >= 400 else "")
             limit = limit_of(answer.status, answer.headers)
             wait = grant.provider_limits.wait(api.secret, limit) if limit else 0.0
+            if limit and wait >= NOTABLE:
+                grant.warn(f"the model's API {limit.words}: the proxy waits and makes the call again")
             if answer.status < 400:
                 grant.provider_limits.passed(api.secret)
             if not wait:

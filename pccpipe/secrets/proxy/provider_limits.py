@@ -28,6 +28,8 @@ LONGEST_WAIT = 900.0
 """Seconds that calls wait for a limit whose end the API states; the run waits for a later end without a process."""
 LONGEST_UNTOLD_WAIT = 60.0
 """The same for a limit whose end the API does not state."""
+NOTABLE = 10.0
+"""Seconds of a wait from which on a person learns of it."""
 FIRST_PAUSE = 2.0
 LOOK = 0.5
 """Seconds after which a waiting call checks whether its step goes on."""
