@@ -44,6 +44,8 @@ class ControllerJob(Struct, frozen=True):
     inputs: Mapping[str, Json]
     secrets: Mapping[str, str]
     upstreams: Mapping[str, str]
+    wait: float
+    """Seconds to wait while another run has the VM."""
     faults: tuple[RunFault, ...]
     fired: str
     """The file that counts the faults that came, so that each comes once."""
@@ -129,6 +131,7 @@ def main() -> int:
                 runs_dir=job.runs_dir,
                 on_event=player,
                 cancel=cancel,
+                wait=job.wait,
                 environ={},
                 secrets=job.secrets,
                 upstreams=job.upstreams,
@@ -143,6 +146,7 @@ def main() -> int:
                 runs_dir=job.runs_dir,
                 on_event=player,
                 cancel=cancel,
+                wait=job.wait,
                 environ={},
                 secrets=job.secrets,
                 upstreams=job.upstreams,

@@ -51,7 +51,10 @@ def play(case: ScriptedCase, runs_dir: Path) -> CaseResult:
     began = time.monotonic()
     run_id, key = f"test-{secrets.token_hex(4)}", f"sk-scripted-{secrets.token_hex(16)}"
     script = Script(case.script)
-    folder = Path(tempfile.mkdtemp(prefix="pccpipe-test-"))
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="pccpipe-test-"))
+    except OSError as error:
+        raise UsageError(f"cannot make a folder for the case's workspace: {error}") from error
     try:
         with ScriptedServer(script.choose, key=key) as model:
             job = ControllerJob(
@@ -68,6 +71,7 @@ def play(case: ScriptedCase, runs_dir: Path) -> CaseResult:
                     for name, secret in pipeline.secrets.items()
                     if secret.via is Via.PROXY
                 },
+                wait=case.timeout,
                 faults=case.faults,
                 fired=str(folder / "fired"),
             )

@@ -360,7 +360,7 @@ def test_an_agent_that_cannot_be_scripted_is_named_before_anything_runs(tests: B
 
 def test_a_fault_comes_once(tmp_path: Path) -> None:
     fault = RunFault("ask", FaultKind.CANCEL, "step_started")
-    job = ControllerJob("r", "", False, "", None, "", {}, {}, {}, (fault,), str(tmp_path / "fired"))
+    job = ControllerJob("r", "", False, "", None, "", {}, {}, {}, 0.0, (fault,), str(tmp_path / "fired"))
     cancel = Cancel()
     player = FaultPlayer(job, cancel)
     for number, path in enumerate(["other", "loop[1].ask", "loop[2].ask"]):
