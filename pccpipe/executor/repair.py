@@ -66,7 +66,7 @@ class Repair(Struct, frozen=True):
 
 def is_repairable(ended: StepOutcome) -> bool:
     """Say whether an agent ended well but for its result. A result with a secret in it is never asked for again."""
-    return ended.outcome is Outcome.FAILED and ended.exit_code == 0 and ended.code in _REPAIRABLE
+    return ended.outcome is Outcome.FAILED and ended.code in _REPAIRABLE
 
 
 def with_repairs(step: RunStep, number: int, command: Callable[[Repair | None], StepOutcome]) -> StepOutcome:

@@ -272,6 +272,23 @@ def test_a_step_without_a_session_name_is_repaired_in_its_session_and_forgets_it
     assert [command.env["PCC_SESSION"] for command in commands(played)] == ["", ID, ""]
 
 
+def test_a_group_that_is_retried_starts_a_session_without_a_name_cold(stage: Stage) -> None:
+    stage.script = playing(turn({"done": "perhaps"}))
+    text = ROUNDS.replace("session: builder", "timeout: 60s")
+    played = stage.play(text.replace("max: 3", "max: 1").replace("    steps:", "    retry: {attempts: 2}\n    steps:"))
+    assert [command.env["PCC_SESSION"] for command in commands(played)] == ["", ID, "", ID]
+
+
+def test_a_record_that_cannot_take_a_session_starts_it_cold_and_fails_nothing(stage: Stage) -> None:
+    (stage.folder / "run").mkdir()
+    (stage.folder / "run" / "sessions").touch()
+    stage.script = playing(turn(NOT_YET), turn(DONE))
+    played = stage.play(ROUNDS)
+    assert [command.env["PCC_SESSION"] for command in commands(played)] == ["", ""]
+    assert played.end_of("iterate").outcome is Outcome.SUCCEEDED
+    assert "cannot be written" in warnings(played)[0]
+
+
 def test_a_result_is_repaired_no_more_often_than_the_step_says(stage: Stage) -> None:
     stage.script = playing(turn({"done": "perhaps"}))
     for repair, asked in ((None, 1), (0, 0), (3, 3)):
