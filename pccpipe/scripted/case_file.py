@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import cast
+from typing import cast, get_args
 
 import msgspec
 
 from pccpipe.api import load
+from pccpipe.record.agent_events import Activity
+from pccpipe.record.events import Happening, Output
 from pccpipe.scripted.case import Expectation, RunFault, ScriptedCase
 from pccpipe.scripted.reply import (
     ALWAYS,
@@ -39,6 +41,12 @@ from pccpipe.values import Json
 _MERGED = ("inputs", "script", "workspace")
 _BY_STEP = ("rounds", "steps", "results", "calls", "prompts", "agents")
 """Keys of `expect:` whose keys are steps."""
+_EVENTS = frozenset(
+    str(kind.__struct_config__.tag)
+    for kind in get_args(Happening)
+    if "step" in kind.__struct_fields__ and kind not in {Output, Activity}
+)
+"""The recorded events that a fault can come after."""
 _CALLS = ("run", "write", "tool", "result")
 """The answers that a message can come with."""
 _LAST = ("result", "empty")
@@ -83,6 +91,11 @@ def _problems(source: Source, folder: Path) -> Iterator[Problem]:
             steps = load(_pipeline(folder, pipeline)).all_steps()
             known[pipeline] = {step.id for step in steps}
         yield from _unknown_steps(source, path, data, known[pipeline])
+        for index, fault in enumerate(listed(_own(source, path).get("faults"))):
+            event = mapping(fault).get("event")
+            if event is not None and event not in _EVENTS:
+                place = (*path, "faults", index, "event")
+                yield _problem(source, place, f"no step has an event `{event}`", did_you_mean(str(event), _EVENTS))
     for path, _ in _cases(source):
         yield from _after_the_end(source, path, _own(source, path))
     yield from _after_the_end(source, (), mapping(source.data))

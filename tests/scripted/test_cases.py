@@ -281,6 +281,7 @@ def test_one_case_can_be_chosen(tests: Bench) -> None:
     [
         ("- {name: a, script: {aks: [{do: []}]}}", "the pipeline has no step `aks`"),
         ("- {name: a, faults: [{step: lop, do: cancel}]}", "the pipeline has no step `lop`"),
+        ("- {name: a, faults: [{step: ask, event: step_endd, do: cancel}]}", "did you mean `step_ended`?"),
         ("- {name: a, expect: {rounds: {lop: 1}}}", "the pipeline has no step `lop`"),
         ("- {name: a}\n- {name: a}", "two cases have the name 'a'"),
         ("- {name: a, script: {ask: [{do: [{result: 1}, {run: ls}]}]}}", "the turn has ended before this answer"),
