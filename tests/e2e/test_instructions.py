@@ -9,6 +9,8 @@ import textwrap
 
 import pytest
 
+from pccpipe.data_files import agent_path
+from pccpipe.spec.agent_file import read_agent
 from tests.cli.command import Folder
 from tests.e2e.control import DEMO, ROOT, Control
 from tests.testbed.model import ModelServer
@@ -37,7 +39,7 @@ steps:
 
 
 REVIEW = """
-inputs: {endpoint: {type: string}, model: {type: string, default: gpt-5.2-codex}}
+inputs: {endpoint: {type: string}}
 secrets: {OPENAI_API_KEY: {from: env, via: proxy, upstream: "${{ inputs.endpoint }}"}}
 containers: {agent: {image: "pcc-runner:latest", network: none}}
 steps:
@@ -46,13 +48,13 @@ steps:
     on: container
     container: agent
     run: |
-      RUN
+      PCC_MODEL=gpt-5.2-codex PCC_PROMPT=$PCC_IN/prompt.md PCC_SCHEMA=$PCC_IN/result.schema.json
+      PCC_RESULT=$PCC_OUT/result.json PCC_READ_ONLY=1 PCC_KEY=$OPENAI_API_KEY
+      PCC_KEEPS_SESSION= PCC_SESSION= PCC_TRUSTED=
+      OUTSIDE
     files:
-      instructions.md: {text: You are the reviewer.}
-      work-order.md: {text: "Order."}
-      change.md: {text: "No change."}
+      prompt.md: {text: You are the reviewer.}
       result.schema.json: {schema: reviewer-result}
-      codex.toml: {file: CODEX_TOML}
     secrets: [OPENAI_API_KEY]
     timeout: 60s
     result: {path: result.json, schema: reviewer-result}
@@ -132,19 +134,16 @@ def test_the_default_reviewer_gets_no_instructions_and_sees_that_they_changed(
 def test_the_default_reviewers_fallback_gets_no_instructions_although_none_is_hidden(
     control: Control, model: ModelServer
 ) -> None:
-    """Run the fallback's own command in a container that hides nothing, because this machine has no Codex."""
+    """Run its script for outside of a container in one that hides nothing, because this machine has no Codex."""
     for file in EVERY:
         path = control.workspace / file
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"---\nname: x\ndescription: {OBEY} {file}\n---\n{OBEY} {file}\n")
-    default = (ROOT / "pipelines/default-run.yaml").read_text()
-    review = default[default.index("- id: review") :]
-    fallback = review[review.index("fallback:") : review.index("\nalways:")]
-    script = textwrap.dedent(fallback.partition("run: |\n")[2]).strip()
+    codex = read_agent(agent_path("codex"))
     verdict = {"status": "approved", "notes": [], "scope_creep_wos": []}
     model.set({"replies": [{"text": json.dumps(verdict)}]})
-    pipeline = REVIEW.replace("RUN", textwrap.indent(script, 6 * " ").strip())
-    pipeline = pipeline.replace("CODEX_TOML", str(ROOT / "pipelines/prompts/codex.toml"))
+    script = textwrap.indent(codex.before + codex.outside, 6 * " ").strip()
+    pipeline = REVIEW.replace("OUTSIDE", script)
     ran = control.run(pipeline, "--input", f"endpoint={model.url}/v1")
     assert ran.code == 0, ran.stdout + ran.stderr
     asked = requests(model, "You are the reviewer")
