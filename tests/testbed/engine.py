@@ -91,16 +91,16 @@ class Engine:
         self.close()
 
 
-def clone_images(data: Path) -> None:
+def clone_images(data: Path, template: Path = TEMPLATE) -> None:
     """Make `data` a Docker data folder with the bed's images: in a second, and with almost no extra space.
 
     Docker never writes layers below a container's own, it only unlinks them, so hard links to the template's are safe.
     Of the template's databases this copies only those of the images.
     """
     with locked("images", shared=True):
-        if not (TEMPLATE / "image").is_dir():
+        if not (template / "image").is_dir():
             raise BedError("no images yet: run 'python -m tests.testbed images'")
-        copy_images(TEMPLATE, data)
+        copy_images(template, data)
 
 
 def copy_images(template: Path, data: Path) -> None:

@@ -14,6 +14,7 @@ from tests.testbed.engine import answers, clone_images, remove_cgroups, remove_t
 from tests.testbed.images import BARE_ROOT, VM_ROOT
 from tests.testbed.network import Link
 from tests.testbed.place import HERE, VMS, BedError, call, locked, start_apart, this_process, tried, wait_for
+from tests.testbed.recipe import TEMPLATE
 
 KEPT = "kept"  # the owner of a VM that stays until someone takes it down
 
@@ -53,12 +54,14 @@ class VM:
         home_mb: int | None = None,
         keep: bool = False,
         bare: bool = False,
+        template: Path = TEMPLATE,
     ) -> VM:
         """Make a VM and start it.
 
         `images=False` leaves its engine empty. `home_mb` gives /home a separate small file system, for `fill`. With
         `keep` it outlives this process; without, the next session cleans it up if this process was killed. A `bare` VM
         is a cloud's new VM: sshd, and a user who may become root by sudo. The engine that it will get finds images.
+        `template` is the Docker data folder that has them.
         """
         name = name or f"vm-{uuid.uuid4().hex[:8]}"
         state = VMS / name
@@ -73,7 +76,7 @@ class VM:
             vm = cls(name)
             if bare:
                 (state / "bare").touch()
-            vm._furnish(images, home_mb)
+            vm._furnish(template if images else None, home_mb)
             vm._boot()
         except BaseException:
             remove_vm(state)
@@ -218,7 +221,7 @@ class VM:
 
     # Making and starting it.
 
-    def _furnish(self, images: bool, home_mb: int | None) -> None:
+    def _furnish(self, template: Path | None, home_mb: int | None) -> None:
         for folder in ("root", "home", "bed"):
             (self.state / folder).mkdir()
         for key in ("key", "host_key"):
@@ -229,8 +232,8 @@ class VM:
             image = self.state / "home.img"
             call("truncate", "-s", f"{home_mb}M", image)
             call("mkfs.ext4", "-q", "-m", "0", image)
-        if images:
-            clone_images(self.state / "docker")
+        if template:
+            clone_images(self.state / "docker", template)
         else:
             (self.state / "docker").mkdir(mode=0o710)
 
