@@ -213,9 +213,9 @@ class RunState(Struct):
                 self.step(what.step).model = what
             case CommandStarted():
                 self._going_down.pop(what.step, None)
-                self.step(what.step).attempt(what.attempt).started = what
+                self.step(what.step).attempt(what.attempt).begin(what)
             case CommandEnded():
-                self.step(what.step).attempt(what.attempt).ended = what
+                self.step(what.step).attempt(what.attempt).end(what)
                 self.step(what.step).still_since = None
             case Stalled():
                 self.step(what.step).still_since = at - what.seconds

@@ -9,6 +9,7 @@ from msgspec.structs import asdict
 
 from pccpipe.outcome import Code, Outcome, Place, Reason
 from pccpipe.record.agent_events import ModelUsed, Stalled
+from pccpipe.record.agent_report import AgentReport, sum_of
 from pccpipe.record.events import CommandEnded, CommandStarted, StepEnded, TargetUnavailable
 from pccpipe.record.run_file import AttemptEntry, StepEntry
 from pccpipe.record.step_path import label
@@ -28,6 +29,10 @@ class AttemptState(Struct):
     """`direct` or `proxy`, by name."""
     repairs: list[str] = field(default_factory=list)
     """The errors of each result that its agent was asked to repair."""
+    commands: list[CommandStarted] = field(default_factory=list)
+    """All its commands, in order: a repair is a further one."""
+    reports: list[AgentReport] = field(default_factory=list)
+    """The work of its agent in each command that ended."""
 
     @property
     def outcome(self) -> Outcome | None:
@@ -43,8 +48,24 @@ class AttemptState(Struct):
 
     @property
     def logs(self) -> tuple[str, ...]:
-        """The paths of its logs in the record, stdout's first; none if it did not start."""
-        return (self.started.stdout, self.started.stderr) if self.started else ()
+        """The paths of its commands' logs in the record, stdout before stderr; none if it did not start."""
+        return tuple(name for command in self.commands for name in (command.stdout, command.stderr))
+
+    @property
+    def work(self) -> AgentReport | None:
+        """The work of its agent in all its commands, by its program's account."""
+        return sum_of(self.reports)
+
+    def begin(self, what: CommandStarted) -> None:
+        """Note that a command of it began."""
+        self.started = what
+        self.commands.append(what)
+
+    def end(self, what: CommandEnded) -> None:
+        """Note that its command ended."""
+        self.ended = what
+        if what.agent:
+            self.reports.append(what.agent)
 
     @property
     def settings(self) -> ContainerSettings | None:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
 from pccpipe.outcome import Outcome
 from pccpipe.record import step_path as paths
+from pccpipe.record.agent_report import AgentReport, sum_of
 from pccpipe.record.state import RunState
 from pccpipe.record.step_state import StepState
 from pccpipe.values import Json
@@ -87,7 +89,7 @@ def _reports(turns: Mapping[str, StepState]) -> list[str]:
         report = _result(step)
         summary = report.get("summary") if isinstance(report, dict) else None
         if isinstance(report, dict) and isinstance(summary, str) and summary.strip():
-            lines.append(f"{_name(step)}{_round(step)}: {one_line(summary)}")
+            lines.append(f"{_name(step)}{_round(step)}{_unattested(step)}: {one_line(summary)}")
             lines += _listed("risk", report.get("risks"))
     return lines
 
@@ -97,7 +99,8 @@ def _verdicts(state: RunState, turns: Mapping[str, StepState]) -> list[str]:
     for path, step in turns.items():
         match _result(step):
             case {"status": str(status), "notes": list(notes)}:
-                lines.append(f"{_name(step)}: {one_line(status.replace('_', ' '), 40)}{_round(step, 'in ')}")
+                said = one_line(status.replace("_", " "), 40)
+                lines.append(f"{_name(step)}: {said}{_round(step, 'in ')}{_unattested(step)}")
                 lines += _listed("note", list(notes))
                 lines += _earlier(state, path, step)
             case _:
@@ -123,11 +126,20 @@ def _earlier(state: RunState, path: str, last: StepState) -> list[str]:
 
 
 def _agents(state: RunState, turns: Mapping[str, StepState]) -> list[str]:
+    """Return the work of each agent of these steps, over all rounds and attempts."""
+    work: dict[tuple[str, str], list[AgentReport]] = {}
+    rounds: Counter[tuple[str, str]] = Counter()
+    for step in state.steps.values():
+        path = paths.rounds_left_out(step.path)
+        for attempt in step.attempts if path in turns else ():
+            if attempt.started and attempt.reports:
+                work.setdefault((path, attempt.started.agent), []).extend(attempt.reports)
+        rounds.update({(path, attempt.started.agent) for attempt in step.attempts if attempt.started})
     lines = []
-    for step in turns.values():
-        report = next((one.ended.agent for one in reversed(step.attempts) if one.ended and one.ended.agent), None)
-        if report:
-            lines.append(f"{_name(step)} by {step.agent}{_round(step)}: {report_text(report)}")
+    for (path, name), reports in work.items():
+        report, count = sum_of(reports), rounds[path, name]
+        times = f" in {count} rounds" if count > 1 else ""
+        lines.append(f"{_name(turns[path])} by {name}{times}: {report_text(report) if report else ''}")
     lines += [
         f"handover: {change.step}: {change.agent} took over from {change.after}: {one_line(change.message)}"
         for change in state.agent_changes
@@ -164,8 +176,11 @@ def _result(step: StepState) -> Json:
 
 
 def _name(step: StepState) -> str:
-    unattested = " (unattested)" if step.ended and step.ended.unattested else ""
-    return f"{paths.rounds_left_out(step.path).rpartition('.')[2]}{unattested}"
+    return paths.rounds_left_out(step.path).rpartition(".")[2]
+
+
+def _unattested(step: StepState) -> str:
+    return " (unattested)" if step.ended and step.ended.unattested else ""
 
 
 def _round(step: StepState, before: str = "") -> str:

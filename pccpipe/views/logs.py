@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Iterator
 from enum import Enum
@@ -67,7 +68,7 @@ class LogPrinter:
     def _names(self, state: RunState, paths: list[str]) -> Iterator[tuple[str, str, str]]:
         for path in paths:
             for attempt in state.steps[path].attempts:
-                for stream, name in zip(("stdout", "stderr"), attempt.logs, strict=False):
+                for stream, name in zip(itertools.cycle(("stdout", "stderr")), attempt.logs, strict=False):
                     if stream in self._streams.value:
                         yield f"{path}, attempt {attempt.number}, {stream}", stream, name
 
@@ -95,10 +96,11 @@ class AgentLogPrinter:
     def show(self, state: RunState, *, is_last: bool) -> None:
         """Print the actions since the last call. Raises UsageError in the last call if the run has no such step."""
         attempts = [
-            (path, attempt.number, attempt.started)
+            (path, attempt.number, command)
             for path in steps_of(state, self._step, is_last=is_last)
             for attempt in state.steps[path].attempts
-            if attempt.started and attempt.started.agent
+            for command in attempt.commands
+            if command.agent
         ]
         for path, number, started in attempts:
             name = activity_name(started.stdout)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pccpipe.outcome import Outcome
-from pccpipe.record.events import CommandEnded
+from pccpipe.record.agent_report import AgentReport
 from pccpipe.record.index import RunEntry
 from pccpipe.record.state import WAITING, WAITING_FOR_MODEL, RunState
 from pccpipe.record.step_state import AttemptState, StepState
@@ -144,15 +144,14 @@ def _attempt(attempt: AttemptState, *, several: bool) -> list[str]:
     if attempt.secrets:
         lines.append(f"  secrets: {', '.join(f'{name} {mode}' for name, mode in attempt.secrets.items())}")
     if started.agent:
-        lines.append(f"  agent: {started.agent}{_work(ended)}")
+        lines.append(f"  agent: {started.agent}{_work(attempt.work)}")
     if ended and several:
         lines.append(f"  {OUTCOME_WORDS[ended.outcome]} in {duration(ended.seconds)}{_because(ended.message)}")
     return [*lines, f"logs: {started.stdout} {started.stderr}{left_out(ended.log_dropped if ended else 0)}"]
 
 
-def _work(ended: CommandEnded | None) -> str:
+def _work(report: AgentReport | None) -> str:
     """Say what an attempt's agent did, by its program's own account."""
-    report = ended.agent if ended else None
     if report is None:
         return ""
     error = f"; error: {one_line(report.error)}" if report.error else ""

@@ -170,8 +170,10 @@ def test_the_views_show_codex_at_work_and_the_end_says_what_the_run_did(seen: Se
     end = text.partition("\nchanges: ")[2]
     assert end.startswith("2 files, +9 -2 lines, in diff.patch\n  +7 -2 slug.sh\n  +2 -0 README.md\nbuild")
     for said in (
-        " (round 3): Document --max in the README.\n",
-        ": approved in round 3\n  before (round 2): changes requested: ",
+        ": Document --max in the README.\n",
+        "\nreview: approved in round 3",
+        "\n  before (round 2): changes requested: ",
+        "\nbuild by codex in 3 rounds: ",
         "\ntests: test succeeded in ",
         "; failed in 1 round before\nmodel: 10 calls, ",
         f"\nnext: git apply {seen[0].record}/diff.patch\n",

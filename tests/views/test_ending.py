@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from pccpipe.outcome import Outcome, Place
-from pccpipe.record.agent_events import AgentChanged
+from pccpipe.record.agent_events import AgentChanged, RepairAsked
 from pccpipe.record.agent_report import AgentReport, EditedFile
 from pccpipe.record.events import (
     ActionDone,
@@ -103,8 +103,8 @@ def test_any_pipeline_with_agents_ends_with_what_it_did(record: Path) -> None:
         "  risk: slow on large files",
         "judge: approved in round 2",
         "  before (round 1): changes requested: src/a.py:1: no",
-        "implement by codex (round 2): 4 commands (1 failed), 1 file +2 -1, 3 messages",
-        "judge by claude (round 2): 4 commands (1 failed), 1 file +2 -1, 3 messages",
+        "implement by codex in 2 rounds: 8 commands (2 failed), 1 file +4 -2, 6 messages",
+        "judge by claude in 2 rounds: 8 commands (2 failed), 1 file +4 -2, 6 messages",
         "handover: try[2].implement: claude took over from codex: the provider's limit lasts 2h",
         "tests: unit-tests succeeded in 2.0s (round 2); failed in 1 round before",
         "model: 40 calls, 4,200,000 tokens",
@@ -116,6 +116,23 @@ def test_the_summary_and_show_have_it_and_the_next_command(record: Path) -> None
     for lines in (summary(run, record, lambda _: []), show_text(run, record)):
         assert "judge: approved in round 2" in lines
         assert lines[-1] == f"next: git apply {record}/diff.patch"
+
+
+def test_the_work_before_a_repair_and_of_an_agent_before_counts(record: Path) -> None:
+    first = agent("build", BUILT)[:-1]
+    again = [
+        RepairAsked("build", 1, 1, 1, "$: 'risks' is missing"),
+        *agent("build", BUILT)[1:4],
+    ]
+    other = [replace(command("build", BOXED, 2), agent="claude")]
+    ended = CommandEnded("build", 2, Outcome.SUCCEEDED, 0, agent=AgentReport(commands=1))
+    run = state([started("build"), *first, *again, *other, ended, *agent("build", BUILT)[4:]])
+    assert ending(run, record)[2:4] == [
+        "build by codex: 8 commands (2 failed), 1 file +4 -2, 6 messages",
+        "build by claude: 1 command",
+    ]
+    attempts = run.steps["build"].attempts
+    assert [len(attempt.logs) for attempt in attempts] == [4, 2]
 
 
 def test_a_run_that_failed_names_no_patch_to_apply(record: Path) -> None:
