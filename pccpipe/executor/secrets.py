@@ -90,9 +90,10 @@ class StepSecrets:
         explained = self._budget.explain(ended, step_id)
         if explained is not ended:
             return explained
-        if self._hands_over and self.limit and ended.outcome is Outcome.FAILED:
+        grant = self._grant if self._hands_over and ended.outcome is Outcome.FAILED else None
+        if grant and (limit := grant.provider_limits.conclude()):
             code = caused_by(ended, Code.MODEL_LIMITED)
-            return replace(ended, message=f"{self.limit.sentence} ({ended.message})", code=code)
+            return replace(ended, message=f"{limit.sentence} ({ended.message})", code=code)
         if self._grant and self._grant.trouble and ended.outcome is Outcome.FAILED:
             code = caused_by(ended, Code.MODEL_UNAVAILABLE)
             return replace(ended, message=f"{self._grant.trouble} ({ended.message})", code=code)

@@ -174,6 +174,25 @@ def test_the_result_of_an_agent_that_coped_counts(stage: Stage) -> None:
     assert begun == ["build-1 codex"]
 
 
+def test_an_agent_that_gives_up_before_its_limit_passes_is_handed_over(stage: Stage) -> None:
+    soon = time.time() + 5
+
+    def script(command: Command) -> Play:
+        if command.step != "build":
+            return Play()
+        grant, name = grant_of(stage, command)
+        if name == "claude":
+            return Play()
+        assert grant.provider_limits.wait("K", ProviderLimit("answered 503 (overloaded)", soon))
+        return Play(exit=Exit(1))
+
+    stage.script = script
+    played = stage.play(TWO)
+    assert [change.agent for change in played.notes.of(AgentChanged)] == ["claude"]
+    (limit,) = played.notes.of(ModelLimited)
+    assert limit.until == pytest.approx(soon)
+
+
 def test_another_failure_is_not_handed_over(stage: Stage) -> None:
     begun = limited(stage)
     inner = stage.script

@@ -224,9 +224,26 @@ def test_a_limit_in_a_stream_is_noted_however_it_arrives(event: bytes, words: st
     known = ProviderLimits()
     stream = b'event: message_start\ndata: {"type":"message_start"}\n\n' + event
     pieces = [stream[start : start + size] for start in range(0, len(stream), size)]
-    assert b"".join(known.watched("KEY", pieces)) == stream
-    assert (known.beyond.words if known.beyond else "").endswith(words)
-    assert bool(known.beyond) == bool(words)
+    assert b"".join(known.watched("KEY", 200, pieces)) == stream
+    assert known.beyond is None, "its client may make the call again"
+    ended = known.conclude()
+    assert bool(ended) == bool(words)
+    assert (ended.words if ended else "").endswith(words)
+
+
+def test_a_stream_that_ends_well_ends_the_limit_before_and_one_that_fails_does_not() -> None:
+    known = ProviderLimits()
+    list(known.watched("KEY", 200, [OVERLOADED]))
+    list(known.watched("KEY", 200, [b'data: {"type":"message_stop"}\n\n']))
+    assert known.conclude() is None
+    known.exceed("KEY", ProviderLimit("x"))
+    leaves = known.watched("KEY", 200, [b"data: 1\n", b"data: 2\n"])
+    next(leaves)
+    leaves.close()  # type: ignore[attr-defined]
+    assert known.conclude() is None, "its client had what it wanted"
+    for _ in range(6):
+        list(known.watched("KEY", 200, [OVERLOADED]))
+    assert known.beyond, "they would fail for ever"
 
 
 def test_a_good_answer_ends_a_limit_of_its_own_key_only() -> None:

@@ -144,10 +144,10 @@ class Exchange:
             wait = grant.provider_limits.wait(api.secret, limit) if limit else 0.0
             if limit and wait >= NOTABLE:
                 grant.warn(f"the model's API {limit.words}: the proxy waits and makes the call again")
-            if answer.status < 400:
-                grant.provider_limits.passed(api.secret)
             if not wait:
-                self._pass_on(replace(answer, pieces=grant.provider_limits.watched(api.secret, answer.pieces)))
+                self._pass_on(
+                    replace(answer, pieces=grant.provider_limits.watched(api.secret, answer.status, answer.pieces))
+                )
             elif wait > HOLD:
                 # Some clients give up without an answer: this one asks again, and its next call waits on.
                 answer = replace(answer, headers=asking_again(answer.headers), pieces=beginning(answer.pieces))

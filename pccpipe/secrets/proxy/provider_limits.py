@@ -89,6 +89,7 @@ class ProviderLimits:
         self._since: dict[str, float] = {}
         self._pauses: dict[str, float] = {}
         self._beyond: dict[str, ProviderLimit] = {"": known} if known else {}
+        self._last: dict[str, ProviderLimit] = {}
 
     @property
     def beyond(self) -> ProviderLimit | None:
@@ -96,10 +97,21 @@ class ProviderLimits:
         with self._lock:
             return next(iter(self._beyond.values()), None)
 
+    def conclude(self) -> ProviderLimit | None:
+        """Return the limit at which the calls ended, also one that its client did not wait for; None if there is none.
+
+        For an agent that has ended without success: it counts as one that the proxy does not wait for.
+        """
+        with self._lock:
+            last = next(iter(self._last.items()), None)
+        if last and self.beyond is None:
+            self.exceed(*last)
+        return self.beyond
+
     def passed(self, key: str) -> None:
         """Note a good answer."""
         with self._lock:
-            for met in (self._since, self._pauses, self._beyond):
+            for met in (self._since, self._pauses, self._beyond, self._last):
                 met.pop(key, None)
             self._beyond.pop("", None)
 
@@ -107,6 +119,7 @@ class ProviderLimits:
         """Return the seconds after which the call is made again; 0: its client gets the answer."""
         now = time.monotonic()
         with self._lock:
+            self._last[key] = limit
             since = self._since.setdefault(key, now)
             if limit.until is None:
                 seconds = self._pauses.get(key, FIRST_PAUSE)
@@ -131,18 +144,25 @@ class ProviderLimits:
         if is_new:
             self._on_beyond(limit)
 
-    def watched(self, key: str, pieces: Iterable[bytes]) -> Iterator[bytes]:
-        """Pass on a stream of events; note the limit that an error in it states."""
-        held, is_cut = b"", False
-        for piece in pieces:
-            *lines, held = (held + piece).split(b"\n")
-            for line in lines:
-                if not is_cut and _KIND.search(line) and (kind := _kind_of(line.removeprefix(b"data:"))):
-                    self.exceed(key, ProviderLimit(f"ended its answer with an error ({kind})"))
-                is_cut = False
-            if len(held) > limits.ERROR_EVENT.most:
-                held, is_cut = b"", True
-            yield piece
+    def watched(self, key: str, status: int, pieces: Iterable[bytes]) -> Iterator[bytes]:
+        """Pass on an answer; note the limit that an error in its events states, or its good end."""
+        held, is_cut, is_good = b"", False, status < 400
+        try:
+            for piece in pieces:
+                *lines, held = (held + piece).split(b"\n")
+                for line in lines:
+                    if not is_cut and _KIND.search(line) and (kind := _kind_of(line.removeprefix(b"data:"))):
+                        # Its client makes the call again.
+                        self.wait(key, ProviderLimit(f"ended its answer with an error ({kind})"))
+                        is_good = False
+                    is_cut = False
+                if len(held) > limits.ERROR_EVENT.most:
+                    held, is_cut = b"", True
+                yield piece
+        finally:
+            # Also if the client left once it had the last event.
+            if is_good:
+                self.passed(key)
 
 
 class OpenCalls:
