@@ -180,3 +180,19 @@ def test_a_killed_run_goes_on_with_the_session_at_another_controller(
     ran = Ran(0, resumed.stdout, resumed.stderr, moved)
     assert "This is round 1" in json.dumps(request_with(model, "This is round 2").body)
     assert attempts(ran)[-1]["session"]
+
+
+def test_the_session_goes_on_after_a_person_has_answered(control: Control, model: ModelServer) -> None:
+    question = "<<<NEED_HELP>>>\nwhat_i_need: a host\ninputs: [{key: host, label: The host}]\n<<<END_HELP>>>"
+    rounds(model, {"result": {"done": False, "escalation": question}})
+    text = pipeline(control, model, "codex")
+    schema = {**SCHEMA, "properties": {"done": {"type": "boolean"}, "escalation": {"type": "string"}}}
+    (control.folder / "done.json").write_text(json.dumps(schema))
+    asked = control.run(text)
+    assert asked.code == 5, asked.stdout + asked.stderr
+    assert control.do("answer", asked.record.name, "host=db1").returncode == 0
+    resumed = control.do("resume", asked.record.name)
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    earlier = json.dumps(request_with(model, "This is round 2").body)
+    assert "This is round 1" in earlier
+    assert [started["session"] != "" for started in attempts(asked)] == [False, True]
