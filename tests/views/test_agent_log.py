@@ -80,3 +80,11 @@ def test_the_file_never_exceeds_its_limit(file: Path) -> None:
     assert [log.write(long) for _ in range(12)] == [True] * 8 + [False] * 4
     assert file.stat().st_size <= limits.AGENT_ACTIVITY.most
     assert not ActivityLog(file).write(long)
+
+
+def test_a_file_that_cannot_be_written_disturbs_nothing(tmp_path: Path) -> None:
+    for path in (tmp_path / "missing/activity.jsonl", Path("/dev/full")):
+        log = ActivityLog(path)
+        assert log.earlier == ()
+        assert log.write(Event(0, 1.0, EDIT))
+        log.close()
