@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import stat
@@ -119,7 +120,7 @@ def _outlive_nobody(parent: int, cancel: Cancel) -> None:
 def main() -> int:
     """Run or resume the run of the job, and return an exit status; a message for a person goes to stderr."""
     job = msgspec.json.decode(sys.stdin.buffer.read(), type=ControllerJob)
-    cancel = Cancel()
+    cancel, parent = Cancel(), os.getppid()
     _obey_signals(cancel)
     player = FaultPlayer(job, cancel)
     try:
@@ -154,6 +155,10 @@ def main() -> int:
     except PccpipeError as error:
         print(error, file=sys.stderr)
         return 1
+    finally:
+        if os.getppid() != parent:
+            # Nobody else removes the case's workspace.
+            shutil.rmtree(Path(job.fired).parent, ignore_errors=True)
     return 0
 
 

@@ -61,12 +61,18 @@ class Bench:
         text = f"version: 1\npipeline: pipeline.yaml\ncases:\n{textwrap.indent(textwrap.dedent(cases).strip(), '  ')}\n"
         (self.folder / "t.yaml").write_text(text)
 
+    @property
+    def temporary(self) -> Path:
+        folder = self.folder / "temporary"
+        folder.mkdir(exist_ok=True)
+        return folder
+
     def start(self) -> subprocess.Popen[str]:
         """Begin to play, and wait until a step's command began."""
         process = subprocess.Popen(
             [sys.executable, "-m", "pccpipe", "test", "t.yaml"],
             cwd=self.folder,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(self.temporary)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -313,6 +319,7 @@ def test_the_run_of_a_stopped_test_is_cancelled(tests: Bench, number: int, code:
     assert (process.returncode, "Traceback" in errors) == (code, False)
     (run,) = tests.runs
     wait_until(lambda: happened(run, '"event":"run_ended","outcome":"cancelled"'))
+    wait_until(lambda: not list(tests.temporary.glob("pccpipe-test-*")))
 
 
 def test_validate_takes_a_test_file(tests: Bench) -> None:
