@@ -59,7 +59,7 @@ def take_variables(names: Iterable[str]) -> Mapping[str, str]:
     They also leave the memory behind /proc/PID/environ, which root may read.
     """
     taken = dict(os.environ)
-    present = [name for name in names if name in taken]
+    present = [name for name in dict.fromkeys(names) if name in taken]
     if present:
         _wipe([os.fsencode(name) + b"=" for name in present])
     for name in present:

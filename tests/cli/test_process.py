@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.command import ROOT, wait_until
+from tests.cli.command import ROOT, Folder, wait_until
 
 KEY = "sk-9d1f6a0c4be27538"
 NOBODY = 65534
@@ -195,3 +195,12 @@ print(resource.getrlimit(resource.RLIMIT_NOFILE))
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == f"({then}, {hard})\n"
+
+
+def test_two_secrets_may_come_from_one_variable(tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text(
+        "version: 1\nname: p\nsecrets: {A: {from: env, name: ONE}, B: {from: env, name: ONE}}\n"
+        'steps: [{id: s, on: local, secrets: [A, B], run: "[ $A = $B ]"}]\n'
+    )
+    done = Folder(tmp_path).do("run", "p.yaml", "--local", env={"ONE": "a-secret-value"})
+    assert done.code == 0, done

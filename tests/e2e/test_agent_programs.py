@@ -116,6 +116,8 @@ def play(control: Control, model: ModelServer, program: str) -> Proof:
     def look_and_cancel(process: subprocess.Popen[str], record: Path) -> None:
         nonlocal on_vm
         wait_until(lambda: asked("cancel") or process.poll() is not None, 150)
+        if process.poll() is not None:
+            return
         on_vm = vm.sh(
             "cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' '\\n'; docker inspect $(docker ps -q)"
             f"; grep -rash {KEY[:-4]}'{KEY[-4:]}' /home /root /tmp /run /var/tmp /dev/shm || :"
@@ -126,6 +128,7 @@ def play(control: Control, model: ModelServer, program: str) -> Proof:
     api, base = APIS[program]
     pipeline = HEAD.replace("USE", program).replace("API", api) + STEPS
     ran = control.run(*(pipeline, "--input", f"endpoint={model.url}{base}"), meanwhile=look_and_cancel, limit=200)
+    assert on_vm, ran.stdout + ran.stderr
     return Proof(ran, vm, model, on_vm)
 
 
