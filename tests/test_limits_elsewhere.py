@@ -110,7 +110,7 @@ ALLOWED = {
         "MOST_WORDS": AT_ONCE,
         "LEAST_AHEAD": "From how far ahead on a flood is skipped; the log's limit bounds it.",
     },
-    "supervisor/spool.py": {"PIECE": AT_ONCE},
+    "supervisor/spool.py": {"PIECE": AT_ONCE, "_LARGEST_PIPE": FACT},
     "supervisor/wire.py": {"LONGEST": OURS, "_LONGEST_LINE": OURS},
     "targets/as_root.py": {"LIMIT": SECONDS},
     "machine/answers.py": {"PORTS": FACT, "IDS": FACT},

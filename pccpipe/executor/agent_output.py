@@ -48,6 +48,8 @@ class AgentOutput:
         self._began: dict[str, float] = {}
         self._is_full = False
         self.reader = reader
+        self.had_secret = False
+        """A secret was masked in its stdout."""
 
     def feed(self, data: bytes) -> None:
         self._pass_on(self.reader.feed(data))

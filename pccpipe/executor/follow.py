@@ -288,6 +288,7 @@ class _OutputStream:
             return
         shown = self._log.write(self._stream, data) if data else 0
         if self._agent:
+            self._agent.had_secret = self._agent.had_secret or self._mask.found
             self._agent.feed(data)
         text = self._decoder.decode(data[:shown], final)
         if text:

@@ -18,6 +18,7 @@ from pccpipe.outcome import Code, Outcome, Place
 from pccpipe.record.events import CommandEnded, CommandStarted, Warned
 from pccpipe.record.files import write_atomically
 from pccpipe.record.logs import CommandLog
+from pccpipe.secrets.mask import MASK
 from pccpipe.spec.agent_task import Agent
 from pccpipe.spec.model import ResultSpec
 from pccpipe.target import Exit, Running
@@ -121,7 +122,11 @@ def _fetch_result(
         if found is None:
             raise ResultError(error.message, error.code or Code.NO_RESULT) from None
         fetched = found
+    else:
+        agent = None
     data, had_secret = masked_result(fetched, target.name, step.context.masker)
+    # A result in the output was masked before it was read.
+    had_secret = had_secret or bool(agent and agent.had_secret and MASK in data)
     # Written before it is checked, so that people can read an invalid result.
     step.context.room.made(lambda: write_atomically(target, data))
     if had_secret:

@@ -87,11 +87,13 @@ def test_a_failure_has_the_words_of_the_agents_program(stage: Stage) -> None:
     assert end.message == ("exit code 1; its agent reports: API Error: 400 pccpipe_max_tokens: the budget is used up")
 
 
-def test_a_secret_in_a_result_of_the_output_is_masked(stage: Stage) -> None:
-    summary = b"sk-made-\\u0075p-0123456789"
+@pytest.mark.parametrize("summary", [b"sk-made-\\u0075p-0123456789", b"sk-made-up-0123456789"])
+def test_a_secret_in_a_result_of_the_output_fails_the_step(stage: Stage, summary: bytes) -> None:
     line = b'{"type":"result","is_error":false,"structured_output":{"summary":"' + summary + b'"}}\n'
     run = played(stage, "claude-code", line)
-    assert run.end_of("build").result == {"summary": "***"}
+    end = run.end_of("build")
+    assert (end.outcome, end.code) == (Outcome.FAILED, Code.SECRET_IN_OUTPUT)
+    assert b"***" in (run.run_dir / "result.json").read_bytes()
     assert "sk-made-up" not in (run.run_dir / "result.json").read_text()
 
 
@@ -101,3 +103,8 @@ def test_a_secret_in_a_result_of_the_output_is_masked(stage: Stage) -> None:
 def test_odd_output_never_raises(stage: Stage, output: bytes) -> None:
     for agent in ("codex", "claude-code"):
         assert played(stage, agent, output, exit_=1).end_of("build").outcome is Outcome.FAILED
+
+
+def test_three_stars_of_an_agent_are_no_secret(stage: Stage) -> None:
+    line = b'{"type":"result","is_error":false,"structured_output":{"summary":"***"}}\n'
+    assert played(stage, "claude-code", line).end_of("build").result == {"summary": "***"}
