@@ -66,7 +66,7 @@ def _budget(budget: Budget) -> str:
     for value, unit in ((budget.tokens, "tokens"), (budget.usd, "USD by estimate")):
         known = _known(value)
         if known is not None:
-            parts.append(f"{known if isinstance(known, str) else format(known, ',')} {unit}")
+            parts.append(f"{known if isinstance(known, str) else f'{known:,.10g}'} {unit}")
     return f"{' and '.join(parts)}{'; at its end a person is asked' if budget.asks else ''}"
 
 

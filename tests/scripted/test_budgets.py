@@ -217,7 +217,7 @@ def test_a_plan_says_each_budget(setting: Setting) -> None:
     pipeline = setting.pipeline(top="budget: {tokens: 20M, usd: 50}", step=", budget: {usd: 12.5, at_end: ask}")
     plan = pccpipe.plan(pccpipe.load(pipeline), project=setting.project("budget_per_day: {tokens: 100M}"))
     text = "\n".join(plan_text(plan))
-    assert "budget:   20,000,000 tokens and 50.0 USD by estimate for the run; 100,000,000 tokens a day" in text
+    assert "budget:   20,000,000 tokens and 50 USD by estimate for the run; 100,000,000 tokens a day" in text
     assert "budget: 12.5 USD by estimate; at its end a person is asked" in text
 
 
