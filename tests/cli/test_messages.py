@@ -103,7 +103,7 @@ class Overloaded(http.server.BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["content-length"]))
-        self.send_response(503)
+        self.send_response(500)
         self.send_header("content-length", "0")
         self.end_headers()
 
@@ -141,7 +141,7 @@ def test_an_agent_whose_models_api_is_down_says_so_with_step_and_round(folder: F
         """)
         done = folder.do("run", "pipeline.yaml", "--run-id", "r1", env={"KEY": "sk-" + "0123456789" * 3})
         api.shutdown()
-    words = "build failed in round 1: the model's API answered 503, 5 times in a row (exit code 1)"
+    words = "build failed in round 1: the model's API answered 500, 5 times in a row (exit code 1)"
     ends = rf"^run r1 failed .*: {re.escape(words)} \(model_unavailable\)$"
     assert re.search(ends, done.stdout, re.MULTILINE), done.stdout
 

@@ -17,9 +17,9 @@ from tests.editors.language_server import LanguageServer
 from tests.spec.test_corpus import CASES
 
 ROOT = Path(__file__).resolve().parents[2]
-SCHEMAS = {kind: ROOT / f"schemas/{kind}.schema.json" for kind in ("pipeline", "project")}
+SCHEMAS = {kind: ROOT / f"schemas/{kind}.schema.json" for kind in ("pipeline", "project", "agent", "test")}
 BROKEN = [path for path in CASES if path.suffix == ".yaml"]
-GOOD = sorted(path for folder in ("pipelines", "examples") for path in (ROOT / folder).rglob("*.yaml"))
+GOOD = sorted(path for folder in ("pipelines", "examples", "pccpipe/agents") for path in (ROOT / folder).rglob("*.yaml"))
 STEPS = "version: 1\nname: x\nsteps:\n"
 
 
@@ -31,6 +31,10 @@ def editor() -> Iterator[LanguageServer]:
 
 
 def kind_of(path: Path) -> str:
+    if path.parent.name == "agents":
+        return "agent"
+    if path.name.endswith(".test.yaml"):
+        return "test"
     return "project" if path.name.startswith(("project-", "pccpipe")) else "pipeline"
 
 
@@ -71,6 +75,8 @@ def test_check_jsonschema_marks_the_same_files(tmp_path: Path) -> None:
     for kind, schema in SCHEMAS.items():
         for files, expected in ((list(structural()), 1), (GOOD, 0)):
             those = [str(path) for path in files if kind_of(path) == kind]
+            if expected and kind in {"agent", "test"}:
+                continue  # no broken file of the corpus is one
             check = [str(Path(sys.executable).with_name("check-jsonschema")), "--schemafile", str(schema), *those]
             done = subprocess.run(check, capture_output=True, text=True, check=False)
             assert done.returncode == expected, done.stdout + done.stderr

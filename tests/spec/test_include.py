@@ -323,5 +323,5 @@ def test_an_including_file_may_change_every_key_that_the_schema_has() -> None:
     # The schema of a file without `include:` names every key, so that none counts as misspelt.
     alone = schema["else"]["properties"]
     assert set(alone) == set(schema["properties"])
-    for name, of in (("inputs", "input"), ("containers", "container")):
+    for name, of in (("inputs", "input"), ("containers", "container"), ("agents", "agent")):
         assert set(alone[name]["additionalProperties"]["properties"]) == set(defined[of]["properties"])
