@@ -19,7 +19,9 @@ from tests.spec.test_corpus import CASES
 ROOT = Path(__file__).resolve().parents[2]
 SCHEMAS = {kind: ROOT / f"schemas/{kind}.schema.json" for kind in ("pipeline", "project", "agent", "test")}
 BROKEN = [path for path in CASES if path.suffix == ".yaml"]
-GOOD = sorted(path for folder in ("pipelines", "examples", "pccpipe/agents") for path in (ROOT / folder).rglob("*.yaml"))
+GOOD = sorted(
+    path for folder in ("pipelines", "examples", "pccpipe/agents") for path in (ROOT / folder).rglob("*.yaml")
+)
 STEPS = "version: 1\nname: x\nsteps:\n"
 
 
