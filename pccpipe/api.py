@@ -260,6 +260,7 @@ def doctor(
     key: str | None = None,
     fix: bool = False,
     accept_new_host_key: bool = False,
+    pipeline: Pipeline | None = None,
     on_checked: Callable[[CheckResult], object] | None = None,
     on_fixed: Callable[[FixResult], object] | None = None,
 ) -> DoctorReport:
@@ -273,6 +274,7 @@ def doctor(
         endpoint: the base URL of the model's API.
         key: its key; default: OPENAI_API_KEY. Used for one GET from this machine.
         accept_new_host_key: as for `run`.
+        pipeline: its agents are looked for in the images of its steps.
         on_checked: called with each finished check; after a repair, with all of them again.
         on_fixed: called with each repair, also a failed one.
 
@@ -290,6 +292,7 @@ def doctor(
         endpoint.rstrip("/"),
         key,
         accept_new_host_key,
+        pipeline,
     )
     return examine(options, fix=fix, on_checked=on_checked or (lambda _: None), on_fixed=on_fixed or (lambda _: None))
 

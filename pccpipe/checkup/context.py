@@ -20,7 +20,7 @@ from pccpipe.layout import system_folder
 from pccpipe.machine.base import Done, ListeningMachine, Machine
 from pccpipe.machine.local import LocalMachine
 from pccpipe.outcome import IsolationMode, Reason
-from pccpipe.spec.model import Project, Vm
+from pccpipe.spec.model import Pipeline, Project, Vm
 from pccpipe.ssh.connection import Connection
 
 HOLDER = "pccpipe-doctor"
@@ -55,6 +55,8 @@ class CheckupOptions(Struct, frozen=True):
     endpoint: str
     key: str
     accept_new_host_key: bool = False
+    pipeline: Pipeline | None = None
+    """The pipeline whose agents the images must have."""
 
 
 class CheckContext:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pccpipe.cli.options import host_key_option, project_here, project_option, runs_dir_option
+from pccpipe.cli.options import FILE, host_key_option, project_here, project_option, runs_dir_option
 from pccpipe.cli.process import take_variables
 from pccpipe.cli.run_view import can_be_live
 from pccpipe.model_api import ModelApi
@@ -34,8 +34,16 @@ endpoint_option = click.option(
 @click.option("--fix", is_flag=True, help="Do all fixes that are safe; asks nothing, and says what it did.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON, at the end.")
 @host_key_option
+@click.option("--pipeline", metavar="FILE", type=FILE, help="Look for its agents in its images.")
 def doctor(
-    *, project: Path | None, runs_dir: Path, endpoint: str, fix: bool, as_json: bool, accept_new_host_key: bool
+    *,
+    project: Path | None,
+    runs_dir: Path,
+    endpoint: str,
+    fix: bool,
+    as_json: bool,
+    accept_new_host_key: bool,
+    pipeline: Path | None,
 ) -> None:
     """Check the project's VM and this machine, and name the one command that fixes each fault.
 
@@ -55,6 +63,7 @@ def doctor(
         key=take_key(),
         fix=fix,
         accept_new_host_key=accept_new_host_key,
+        pipeline=api.load(pipeline) if pipeline else None,
         on_checked=view.checked if view else None,
         on_fixed=view.fixed if view else None,
     )

@@ -58,6 +58,12 @@ class Clinic:
         runs = self.folder / ".system" / "runs"
         return pccpipe.doctor(project=project, runs_dir=runs, endpoint=self.endpoint, key=key, fix=fix)
 
+    def agents(self, pipeline: str) -> DoctorReport:
+        """Return the report with the agents of a pipeline."""
+        runs = self.folder / ".system" / "runs"
+        loaded = pccpipe.load(pipeline, root=self.folder)
+        return pccpipe.doctor(project=self.project, runs_dir=runs, endpoint=self.endpoint, key="", pipeline=loaded)
+
     def log_in(self) -> Connection:
         """Open a connection of the test's own, to do what provision does."""
         assert self.project.vm
@@ -118,6 +124,29 @@ def test_a_healthy_vm_is_fine_and_the_checks_leave_nothing(clinic: Clinic, model
         f"ls {clinic.vm.root}/.system/run-state {clinic.vm.root}/.system/run-workspaces"
     ).stdout.count("doctor")
     assert not clinic.vm.sh("docker ps -aq --filter label=pccpipe.run").stdout
+
+
+AGENTS = """
+version: 1
+name: p
+agents:
+  codex: {use: codex, model: m}
+  claude: {use: claude-code, model: m}
+containers: {box: {image: "pcc-runner:latest"}, small: {image: IMAGE}}
+steps:
+  - {id: a, container: box, agent: [codex, claude], prompt: {text: x}}
+  - {id: b, container: small, agent: codex, prompt: {text: x}}
+"""
+
+
+def test_each_agent_of_a_pipeline_is_looked_for_in_its_images(clinic: Clinic) -> None:
+    report = clinic.agents(AGENTS.replace("IMAGE", '"pcc-runner:latest"'))
+    found(report, "agents", CheckVerdict.OK, "codex (codex-cli 0.", "claude-code (2.", "in pcc-runner:latest")
+    report = clinic.agents(AGENTS.replace("IMAGE", '"bb:latest"'))
+    found(report, "agents", CheckVerdict.WRONG, "bb:latest has no program `codex` for the agent codex")
+    report = clinic.agents(AGENTS.replace("IMAGE", '"none:latest"'))
+    found(report, "agents", CheckVerdict.WRONG, "none:latest: ")
+    found(clinic.doctor(), "agents", CheckVerdict.SKIPPED, "--pipeline FILE")
 
 
 def test_the_command_reports_in_lines_and_as_json(clinic: Clinic, model: ModelServer) -> None:

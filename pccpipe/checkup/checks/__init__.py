@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pccpipe.checkup.check import Check
-from pccpipe.checkup.checks import account, agent, controller, engine, leftovers, login, network, sshd, strays, system
+from pccpipe.checkup.checks import (
+    account,
+    agent,
+    controller,
+    engine,
+    leftovers,
+    login,
+    network,
+    pipeline_agents,
+    sshd,
+    strays,
+    system,
+)
 from pccpipe.outcome import IsolationMode
 
 
@@ -31,6 +43,7 @@ def _checks(mode: IsolationMode) -> Iterator[Check]:
         yield check.after("login") if mode is IsolationMode.VM else check
     if has_engine:
         yield from agent.IN_CONTAINER
+        yield pipeline_agents.AGENTS
     yield from controller.CHECKS
     if mode is IsolationMode.VM:
         yield from controller.BESIDE_VM

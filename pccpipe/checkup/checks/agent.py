@@ -9,7 +9,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from msgspec.structs import replace
 
@@ -182,8 +182,9 @@ def _probe(context: CheckContext) -> Mapping[str, str]:
     return context.once(PROBED, lambda: _run_probe(context))
 
 
-def _run_probe(context: CheckContext) -> Mapping[str, str]:
-    """Run a container with an agent's settings, and read its answers. Raises `Unavailable`."""
+@contextlib.contextmanager
+def opened_target(context: CheckContext) -> Iterator[ContainerTarget]:
+    """Open a target for the doctor's own containers, with a workspace. Raises `Unavailable`."""
     system = SystemDir.on_vm(context.root)
     workspace = system.workspace(context.run_id)
     target = ContainerTarget(
@@ -200,26 +201,33 @@ def _run_probe(context: CheckContext) -> Mapping[str, str]:
     made = context.run(f"{make} && mkdir {shlex.quote(workspace)}")
     if made.code:
         raise Unavailable(Reason.WORKSPACE_REFUSED, made.stderr.decode(errors="replace").strip())
-    settings = ContainerSettings(IMAGE, network="none", memory=4 << 30, cpus=2, pids=1000)
-    command = Command("probe-1", "probe", 1, PROBE, is_proxied=True, limit=PROBE_LIMIT, container=settings)
     try:
         target.open()
-        try:
-            return _read(target.start(command))
-        except Unavailable as error:
-            if error.reason is not Reason.PROXY_REFUSED:
-                raise
-            without = replace(command, id="probe-2", serial=2, is_proxied=False)
-            return {
-                **_read(target.start(without)),
-                "refused": f"{error.words}; {error.hint}" if error.hint else error.words,
-            }
+        yield target
     finally:
         target.close()
         context.run(f"rm -rf {shlex.quote(workspace)}")
 
 
-def _read(running: Running) -> Mapping[str, str]:
+def _run_probe(context: CheckContext) -> Mapping[str, str]:
+    """Run a container with an agent's settings, and read its answers. Raises `Unavailable`."""
+    settings = ContainerSettings(IMAGE, network="none", memory=4 << 30, cpus=2, pids=1000)
+    command = Command("probe-1", "probe", 1, PROBE, is_proxied=True, limit=PROBE_LIMIT, container=settings)
+    with opened_target(context) as target:
+        try:
+            return answers_of(target.start(command))
+        except Unavailable as error:
+            if error.reason is not Reason.PROXY_REFUSED:
+                raise
+            without = replace(command, id="probe-2", serial=2, is_proxied=False)
+            return {
+                **answers_of(target.start(without)),
+                "refused": f"{error.words}; {error.hint}" if error.hint else error.words,
+            }
+
+
+def answers_of(running: Running) -> Mapping[str, str]:
+    """Read the lines of a probe to its end: names with values, its exit `code`, and its last line as `said`."""
     output = b""
     deadline = time.monotonic() + PROBE_LIMIT
     while not isinstance(chunk := running.read(1.0), Exit):
