@@ -286,14 +286,8 @@ def doctor(
     from pccpipe.checkup.doctor import examine
 
     key = os.environ.get("OPENAI_API_KEY", "") if key is None else key
-    options = CheckupOptions(
-        project or local_project(),
-        runs_folder(runs_dir),
-        endpoint.rstrip("/"),
-        key,
-        accept_new_host_key,
-        pipeline,
-    )
+    runs = runs_folder(runs_dir)
+    options = CheckupOptions(project or local_project(), runs, endpoint.rstrip("/"), key, accept_new_host_key, pipeline)
     return examine(options, fix=fix, on_checked=on_checked or (lambda _: None), on_fixed=on_fixed or (lambda _: None))
 
 
