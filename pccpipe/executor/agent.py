@@ -31,16 +31,16 @@ def agent_script(body: Run, place: Place, names: Mapping[str, object]) -> str:
         # Outside of a container the workspace could start programs on the machine itself.
         "PCC_TRUSTED": "1" if task.trusts_workspace and place is Place.CONTAINER else "",
         # Unexported: the agent's file decides by which variable its agent, and so its commands, get the key.
-        "PCC_KEY": f'"${{{agent.secret}-}}"' if agent.secret else "",
+        "PCC_KEY": '"${pcc_key-}"',
         "PCC_PROXY_URL": '"${PCC_PROXY_URL-}"',
     }
     lines = [f"{name}={value}" for name, value in values.items()]
-    if agent.secret:
-        lines.append(f"unset {agent.secret}")
+    # First, as a secret may have the name of one of these variables.
+    taken = f'pcc_key="${{{agent.secret}-}}"; unset {agent.secret}' if agent.secret else "unset pcc_key"
     described = agent.description
     # Outside of a container only the agent's own sandbox holds it, whatever place the step asked for.
     script = described.in_container if place is Place.CONTAINER else described.outside
-    return "\n".join([*lines, f"{described.before}{script}"])
+    return "\n".join([taken, *lines, f"unset pcc_key\n{described.before}{script}"])
 
 
 def keeps_session(body: Run, place: Place) -> bool:

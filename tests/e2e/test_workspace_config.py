@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import shlex
+import textwrap
 
 import pytest
 
+from pccpipe.data_files import agent_path
+from pccpipe.spec.agent_file import read_agent
 from tests.e2e.control import KEY, Control
 from tests.testbed.model import Json, ModelServer
 
@@ -150,3 +153,51 @@ def test_what_the_first_round_left_runs_in_the_second_one_only_if_it_is_trusted(
     assert marks("own-hidden") == set()
     assert ran.step("own-hidden")["attempts"][-1]["had"]["hidden"] == [".own"]
     assert marks("own-trusted") == {"own"}
+
+
+OUTSIDE = """
+inputs: {endpoint: {type: string}}
+secrets: {MODEL_KEY: {from: env, via: proxy, api: anthropic, upstream: "${{ inputs.endpoint }}"}}
+containers: {agent: {image: "pcc-runner:latest", network: none}}
+steps:
+  - {id: sync, upload: workspace}
+  - id: lay
+    on: container
+    container: agent
+    run: |
+      LAY
+  - id: work
+    on: container
+    container: agent
+    run: |
+      PCC_MODEL=a-model PCC_PROMPT=$PCC_IN/prompt.md PCC_SCHEMA= PCC_RESULT= PCC_READ_ONLY=WHETHER PCC_KEY=$MODEL_KEY
+      PCC_KEEPS_SESSION= PCC_SESSION= PCC_TRUSTED=
+      SCRIPT
+    files: {prompt.md: {text: Do the work.}}
+    secrets: [MODEL_KEY]
+    timeout: 60s
+  - {id: after, on: vm, run: "ls ran; cat a"}
+"""
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_claude_code_outside_of_a_container_runs_nothing_of_the_workspace(
+    control: Control, model: ModelServer, *, read_only: bool
+) -> None:
+    """Run its script for outside in a container, because this machine has no Claude Code."""
+    (control.workspace / "a").write_text("old\n")
+    calls: list[Json] = [{"shell": command} for command in ("git status", "git diff", "git log", "ls")]
+    read: Json = {"tool": "Read", "arguments": {"file_path": "/workspace/a"}}
+    write: Json = {"tool": "Write", "arguments": {"file_path": "/workspace/a", "content": "new\n"}}
+    model.set({"replies": [*calls, read, write, {"text": "done"}]})
+    claude = read_agent(agent_path("claude-code"))
+    control.env = {"MODEL_KEY": KEY}
+    pipeline = OUTSIDE.replace("WHETHER", "1" if read_only else "").replace(
+        "LAY", textwrap.indent(LAY, 6 * " ").strip()
+    )
+    script = textwrap.indent(claude.before + claude.outside, 6 * " ").strip()
+    ran = control.run(pipeline.replace("SCRIPT", script), "--input", f"endpoint={model.url}", limit=100)
+    assert ran.code == 0, ran.stdout + ran.stderr
+    assert ran.log("work").count("No such tool available: Bash") >= len(calls)
+    assert ran.log("after") == ("old\n" if read_only else "new\n")
+    assert OPTION not in "".join(str(request.body) for request in model.requests)
