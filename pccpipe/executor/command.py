@@ -48,7 +48,9 @@ def make_command(
     """
     names = position.scope.on(place.value).names
     container = where.container if place is Place.CONTAINER else None
-    git = SAFE_GIT if container and context.workspace.has_git else {}
+    settings = container_settings(where, place, position)
+    # A read-only workspace hides the repository, and its container has a setting of git in these variables.
+    git = SAFE_GIT if settings and not settings.read_only_workspace and context.workspace.has_git else {}
     templates = {**context.pipeline.env, **(container.env if container else {}), **where.env}
     left = position.deadline.left if position.deadline else STEP_LIMIT
     return Command(
@@ -65,7 +67,7 @@ def make_command(
         files=_contents(context, body, names),
         wants_out=body.result is not None,
         limit=left + context.project.lost_after + STOP_MARGIN,
-        container=container_settings(where, place, position),
+        container=settings,
         has_git=context.workspace.has_git,
         hides=hidden_names(body) if place is Place.CONTAINER else (),
         as_login=body.as_login and place is Place.VM,

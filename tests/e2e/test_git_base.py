@@ -39,7 +39,12 @@ steps:
       mv .git elsewhere || echo refused
       echo x >.git/HEAD || echo refused
       mkdir .git/hooks || echo refused
-  - {id: review, on: container, container: reviewer, run: "ls -A .git | wc -l; git status 2>&1 || echo none"}
+  - id: review
+    on: container
+    container: reviewer
+    run: |
+      ls -A .git | wc -l; git status 2>&1 || echo none
+      git init -q --bare /tmp/shape; git -C /tmp/shape rev-parse --git-dir || echo no repository by its shape
   - {id: vm, on: vm, run: "git status --porcelain; cat .git/config; ls -A .git"}
   - {id: local, on: local, run: "git status --porcelain; ls -A .git; ls"}
   - {id: diff, diff: diff.patch}
@@ -75,6 +80,7 @@ def test_git_works_for_an_agent_and_its_repository_stays_pccpipes(control_of: Co
     assert ran.log("attack").count("refused") == 6, ran.log("attack") + ran.log("attack", "stderr")
     assert ran.log("review").startswith("0\n")
     assert "none" in ran.log("review")
+    assert "no repository by its shape" in ran.log("review")
     for step in ("vm", "local") if control_of.vm else ("local",):
         assert ran.log(step).startswith(CHANGED)
         assert "fsmonitor" not in ran.log(step)
