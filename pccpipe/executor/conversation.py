@@ -29,6 +29,8 @@ from pccpipe.target import PACKED, Command, HomeFiles, Running
 
 SESSION = "PCC_SESSION"
 _COMPLETE = frozenset({Outcome.SUCCEEDED, Outcome.FAILED, Outcome.TIMED_OUT})
+_BY_SIGNAL = 128
+"""The exit code of a shell whose command a signal ended is above it."""
 _MEMORY_EACH = 12
 """Bytes of memory that a shell takes at most, for each byte of an archive that it unpacks."""
 
@@ -110,6 +112,10 @@ class Conversation(Struct):
             words = f"the agent did not continue its session {self.id}: it began {agent_id}"
             self.step.context.journal.append(Warned(words, self.step.path))
         cold = SessionKept(self.name, self.agent)
+        if self.id and not agent_id and 0 < ended.exit_code < _BY_SIGNAL:
+            # Kept, a damaged session would fail every turn from now on.
+            self._warn("the agent ended with an error before it continued it")
+            return cold
         try:
             packed = self._fetched(running)
             files = read_transcripts(packed, self.keeps, self.step.context.masker) if packed else {}

@@ -182,6 +182,27 @@ def test_a_session_that_the_agent_did_not_continue_is_reported(stage: Stage) -> 
     assert OTHER in warned
 
 
+def test_a_session_that_the_agent_cannot_continue_fails_one_attempt_only(stage: Stage) -> None:
+    refused = Play(exit=Exit(1), files={PACKED: packed(TRANSCRIPT, data=b"damaged")})
+    stage.script = playing(turn(NOT_YET), refused, turn(DONE))
+    played = stage.play(
+        ROUNDS.replace("session: builder", "session: builder\n        retry: {attempts: 2, backoff: 0s}")
+    )
+    assert [command.env["PCC_SESSION"] for command in commands(played)] == ["", ID, ""]
+    assert played.end_of("iterate").outcome is Outcome.SUCCEEDED
+    assert [warned for warned in warnings(played) if "starts cold" in warned]
+
+
+@pytest.mark.parametrize("code", [1, 137])
+def test_a_failure_after_the_session_went_on_leaves_it(stage: Stage, code: int) -> None:
+    failed = turn(code=code) if code == 1 else Play(exit=Exit(code), files={PACKED: packed(TRANSCRIPT)})
+    stage.script = playing(turn(NOT_YET), failed, turn(DONE))
+    played = stage.play(
+        ROUNDS.replace("session: builder", "session: builder\n        retry: {attempts: 2, backoff: 0s}")
+    )
+    assert [command.env["PCC_SESSION"] for command in commands(played)] == ["", ID, ID]
+
+
 def test_a_fallback_gets_no_transcripts_and_says_so(stage: Stage) -> None:
     plays = playing(turn(NOT_YET), turn(DONE))
     away = Unavailable(Reason.IMAGE_MISSING, "no such image")
