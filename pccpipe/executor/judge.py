@@ -66,7 +66,10 @@ def judge(
     elif exit_.code == 0:
         ended = replace(ended, outcome=Outcome.SUCCEEDED, message="")
     elif step.body.agent and exit_.code == NOT_FOUND:
-        ended = replace(ended, code=Code.AGENT_MISSING, message=_no_program(step.body.agent.agent, place))
+        # A shell says the same of a program and of the step's folder.
+        no_folder = "the workspace has no such folder as its `cwd:`, or " if step.body.where.cwd else ""
+        missing = f"{no_folder}{_no_program(step.body.agent.agent, place)}"
+        ended = replace(ended, code=None if no_folder else Code.AGENT_MISSING, message=missing)
     elif agent and (error := agent.report().error):
         ended = replace(ended, message=f"{ended.message}; its agent reports: {shorten(error)}")
     if step.body.result:

@@ -87,6 +87,16 @@ def test_a_failure_has_the_words_of_the_agents_program(stage: Stage) -> None:
     assert end.message == ("exit code 1; its agent reports: API Error: 400 pccpipe_max_tokens: the budget is used up")
 
 
+@pytest.mark.parametrize(("cwd", "code"), [("", Code.AGENT_MISSING), ("sub", None)])
+def test_exit_code_127_may_mean_the_steps_folder(stage: Stage, cwd: str, code: Code | None) -> None:
+    stage.script, stage.secrets = lambda command: Play(exit=Exit(127)), {"KEY": "sk-made-up-0123456789"}
+    pipeline = PIPELINE.replace("agent: it", f"agent: it\n    cwd: {cwd}" if cwd else "agent: it")
+    end = stage.play(pipeline.format(agent="codex")).end_of("build")
+    assert end.code is code
+    assert end.message.startswith("the workspace has no such folder as its `cwd:`, or ") is bool(cwd)
+    assert "its image has no program codex" in end.message
+
+
 @pytest.mark.parametrize("summary", [b"sk-made-\\u0075p-0123456789", b"sk-made-up-0123456789"])
 def test_a_secret_in_a_result_of_the_output_fails_the_step(stage: Stage, summary: bytes) -> None:
     line = b'{"type":"result","is_error":false,"structured_output":{"summary":"' + summary + b'"}}\n'
