@@ -101,6 +101,8 @@ class AgentReader:
         self._line = bytearray()
         self._is_cut = False
         self._open: dict[str, str] = {}
+        self._changed: dict[int, tuple[int, int]] = {}
+        """The lines that a line's diffs change: many items may have one large diff."""
         self._parts: list[str] = []
         self._parts_size = 0
         self._structured: bytes | None = None
@@ -168,9 +170,15 @@ class AgentReader:
             yield Action(ActionKind.OUTPUT, _text(line[: 4 * limits.AGENT_TEXT.most].decode("utf-8", "replace")))
 
     def _read(self, line: Json) -> Iterator[Action]:
+        self._changed.clear()
         result = self._result_rule
         if result and result.match.matches(line, None) and (value := result.at.value(line, None)) is not None:
-            self._structured = json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")
+            try:
+                self._structured = json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")
+            except RecursionError:
+                # It takes more of the stack to write it than to read it.
+                self.counts.unread += 1
+                return
         for within, rules in self._rules.items():
             for item in [None] if within is None else items(line, within):
                 if rule := rules.find(line, item):
@@ -289,7 +297,7 @@ class AgentReader:
         added, removed = _lines(rule.first("added", line, item)), _lines(rule.first("removed", line, item))
         diff = rule.first("diff", line, item)
         if diff is not None:
-            added, removed = _diff_lines(diff)
+            added, removed = self._changed.get(id(diff)) or self._changed.setdefault(id(diff), _diff_lines(diff))
         shown = _text(name.removeprefix(self._folder) or name)
         file = self.counts.files.get(shown)
         if file is None and len(self.counts.files) < limits.AGENT_FILES.most:

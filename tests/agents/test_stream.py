@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import tracemalloc
 
 import pytest
@@ -226,3 +227,26 @@ def test_the_object_at_the_end_of_a_message_is_its_result(text: str, found: str 
 def test_a_rule_reads_one_list() -> None:
     with pytest.raises(ValueError, match=r"rule 1 .* two lists: a\[\], b\[\]"):
         read_rules([{"match": {"a[].x": 1}, "as": "edit", "file": "b[].y"}])
+
+
+def test_a_result_of_any_depth_is_read_or_counted() -> None:
+    for depth in range(1, 1100):
+        agent = reader()
+        list(agent.feed(b'{"type": "done", "value": ' + b"[" * depth + b"]" * depth + b"}\n"))
+        assert (agent.result() is None) == bool(agent.counts.unread)
+    assert agent.counts.unread
+
+
+def test_many_items_with_one_large_diff_take_little_longer_than_one() -> None:
+    rules: list[dict[str, Json]] = [{"match": {"all[].type": "edit"}, "as": "edit", "file": "file", "diff": "diff"}]
+    diff = "+a\n-b\n" * 20_000
+
+    def seconds(count: int) -> float:
+        agent = AgentReader(read_rules(rules))
+        items: list[Json] = [{"type": "edit"}] * count
+        began = time.process_time()
+        assert len(read(agent, line(file="a", diff=diff, all=items))) == count
+        assert agent.counts.files["a"].removed == 20_000 * count
+        return time.process_time() - began
+
+    assert min(seconds(500) for _ in range(3)) < 30 * max(seconds(1) for _ in range(3))
