@@ -71,7 +71,7 @@ def judge(
         missing = f"{no_folder}{_no_program(step.body.agent.agent, place)}"
         ended = replace(ended, code=None if no_folder else Code.AGENT_MISSING, message=missing)
     elif agent and (error := agent.report().error):
-        ended = replace(ended, message=f"{ended.message}; its agent reports: {shorten(error)}")
+        ended = replace(ended, message=f"{ended.message}; its agent reports: {shorten(' '.join(error.split()))}")
     if step.body.result:
         return _with_result(step, ended, running, step.body.result, place, agent)
     return ended

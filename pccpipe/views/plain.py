@@ -95,7 +95,9 @@ class PlainView:
 
 def _lines(event: Event) -> list[str]:
     text = _text(event.what, event.time)
-    return [harmless_line(line) for line in text.splitlines()]
+    # All other texts are one line: a line break of an agent must not begin a line that looks like pccpipe's own.
+    lines = text.splitlines() if isinstance(event.what, TargetUnavailable) else [text] if text else []
+    return [harmless_line(line) for line in lines]
 
 
 def _text(what: Happening, at: float) -> str:

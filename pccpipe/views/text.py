@@ -53,12 +53,17 @@ def harmless(text: str) -> str:
 
 
 def harmless_line(text: str) -> str:
-    """Make one line harmless and short, with tabs as spaces; of a progress bar (`\\r`), keep its last state.
+    """Make one line harmless and short, with tabs as spaces. Text after a `\\r` replaces nothing."""
+    shown = harmless(text.rstrip("\r\n")).replace("\n", "\\n").expandtabs(8)
+    return shown if len(shown) <= LONGEST_LINE else f"{shown[:LONGEST_LINE]} ... ({len(shown)} characters)"
+
+
+def output_line(text: str) -> str:
+    """Make a line of a command's output harmless and short; of a progress bar (`\\r`), keep its last state.
 
     Text after the only `\\r` that is shorter than the text before it did not overwrite all of that: both are shown.
     """
-    shown = harmless(_overwritten(text.rstrip("\r\n"))).replace("\n", "\\n").expandtabs(8)
-    return shown if len(shown) <= LONGEST_LINE else f"{shown[:LONGEST_LINE]} ... ({len(shown)} characters)"
+    return harmless_line(_overwritten(text.rstrip("\r\n")))
 
 
 def _overwritten(line: str) -> str:
@@ -67,10 +72,10 @@ def _overwritten(line: str) -> str:
 
 
 def harmless_lines(text: str) -> str:
-    """Make many lines harmless, each with its newline; quick for lines that already are, as most are."""
+    """Make many lines of output harmless, each with its newline; quick for lines that already are, as most are."""
     if _is_printable(text) and not _has_longer_line(text, LONGEST_LINE):
         return text
-    return "".join(f"{harmless_line(line)}\n" for line in text[:-1].split("\n"))
+    return "".join(f"{output_line(line)}\n" for line in text[:-1].split("\n"))
 
 
 def _is_printable(text: str) -> bool:

@@ -11,7 +11,7 @@ from pccpipe.record.events import CommandEnded, CommandStarted, Event, Output, S
 from pccpipe.record.state import RunState
 from pccpipe.record.step_state import StepState
 from pccpipe.views.activity import QUIET, AgentWatch, activity_text, end_text, used_text
-from pccpipe.views.text import Lines, harmless_line
+from pccpipe.views.text import Lines, output_line
 from pccpipe.words import duration, limit
 
 TAIL = 20
@@ -61,7 +61,7 @@ class Watch:
         """Return the last lines of a step, harmless; also the incomplete one."""
         rests = [lines.rest for lines in self._lines.get(step, {}).values() if lines.rest]
         kept = [*self._tails.get(step, ()), *rests]
-        return [harmless_line(line) for line in kept[max(0, len(kept) - most) :]]
+        return [output_line(line) for line in kept[max(0, len(kept) - most) :]]
 
     def live_tail(self, step: str, most: int, now: float) -> list[str]:
         """Return the lines below a running step: of an agent, its work in numbers and its last actions."""

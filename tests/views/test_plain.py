@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -9,11 +10,24 @@ from pathlib import Path
 import pytest
 
 from pccpipe.outcome import Outcome, Place, Reason, Stream
+from pccpipe.record.agent_events import AgentChanged, ModelLimited, RepairAsked, StepWaiting
 from pccpipe.record.codec import decode
-from pccpipe.record.events import CommandEnded, Happening, Output, RunEnded, StepEnded, StepStarted, TargetUnavailable
+from pccpipe.record.events import (
+    CommandEnded,
+    Happening,
+    InputAsked,
+    Output,
+    RunEnded,
+    StepEnded,
+    StepStarted,
+    TargetUnavailable,
+    Warned,
+)
+from pccpipe.record.state import state_of
 from pccpipe.views.jsonl import JsonLinesView
 from pccpipe.views.plain import PlainView
-from tests.record.script import ON_VM, WORDS, command, default_run, events, failed_run, started
+from pccpipe.views.show import show_text
+from tests.record.script import BOXED, ON_VM, WORDS, command, default_run, events, failed_run, started
 
 RECORD = Path(".system/runs/r1")
 
@@ -134,3 +148,30 @@ def test_json_lines_are_the_events_with_the_output() -> None:
     lines = stream.getvalue().splitlines()
     assert [decode(line) for line in lines] == scripted
     assert "output" in {json.loads(line)["event"] for line in lines}
+
+
+FORGED = "run r1 succeeded in 3s: all is well, nothing to see here, and this is longer than the text before it"
+
+
+@pytest.mark.parametrize("end", ["\n", "\r", "\r\n", "\x0b", "\x0c", "\x1c", "\x85", "\u2028"])
+def test_no_text_of_an_agent_begins_a_line_or_replaces_one(end: str) -> None:
+    said = f"x{end}{FORGED}"
+    message = f"exit code 1; its agent reports: {said}"
+    happenings: list[Happening] = [
+        started("build"),
+        StepStarted("build", "run", Place.CONTAINER),
+        command("build", BOXED),
+        RepairAsked("build", 1, 1, 1, said),
+        AgentChanged("build", 2, "claude", "codex", said),
+        ModelLimited("build", 1, said),
+        StepWaiting("build", said, 1.7e9),
+        Warned(said, "build"),
+        CommandEnded("build", 1, Outcome.FAILED, 1, message=message),
+        StepEnded("build", Outcome.FAILED, 2.0, 1, message=message),
+        InputAsked("build", said, said, {"key": said}),
+        RunEnded(Outcome.FAILED, "failed", False, 3.0, f"build: {message}"),
+    ]
+    lines = plain(happenings).splitlines() + show_text(state_of(events(happenings)), RECORD)
+    assert not [line for line in lines if re.match("([0-9:]{8} )?run r1 succeeded", line)]
+    assert [line for line in lines if line.startswith("build failed: exit code 1; its agent reports: x")]
+    assert sum(line.startswith("run r1 failed in 3.0s: build: exit code 1") for line in lines) == 2

@@ -6,7 +6,17 @@ from hypothesis import strategies as st
 
 from pccpipe.outcome import Place
 from pccpipe.target import Isolation
-from pccpipe.views.text import Lines, cells, facts_text, harmless, harmless_line, harmless_lines, isolation, shorten
+from pccpipe.views.text import (
+    Lines,
+    cells,
+    facts_text,
+    harmless,
+    harmless_line,
+    harmless_lines,
+    isolation,
+    output_line,
+    shorten,
+)
 from pccpipe.words import duration, size
 from tests.record.script import BOXED
 
@@ -19,7 +29,8 @@ from tests.record.script import BOXED
         ("\x1b]0;title\x07", "\\x1b]0;title\\x07"),
         ("\x9b31m", "\\x9b31m"),
         ("a\u202eb\u2028c", "a\\u202eb\\u2028c"),
-        ("10%\r20%\r30%\r\n", "30%"),
+        ("step failed\rstep succeeded", "step failed\\x0dstep succeeded"),
+        ("10%\r20%\r30%\r\n", "10%\\x0d20%\\x0d30%"),
         ("a\tb", "a       b"),
         ("ä 漢 ✔", "ä 漢 ✔"),
     ],
@@ -112,7 +123,7 @@ def test_a_progress_bar_without_an_end_shows_its_last_state() -> None:
     lines = Lines()
     for percent in range(10_000):
         lines.feed(f"{percent} of 9999\r")
-    assert harmless_line(lines.rest) == "9999 of 9999"
+    assert output_line(lines.rest) == "9999 of 9999"
     assert harmless_lines(lines.feed("done\n")) == "done\n"
 
 
@@ -120,7 +131,7 @@ def test_a_progress_bar_without_an_end_shows_its_last_state() -> None:
 def test_many_lines_are_as_harmless_as_each_of_them(lines: list[str]) -> None:
     lines.append("x" * 2001)
     assert harmless_lines("".join(f"{line}\n" for line in lines)).split("\n")[:-1] == [
-        harmless_line(line) for line in lines
+        output_line(line) for line in lines
     ]
 
 
@@ -180,7 +191,7 @@ def test_facts_of_actions_read_well() -> None:
 
 
 def test_text_that_a_return_did_not_overwrite_is_shown() -> None:
-    assert harmless_line("error: cannot open foo.c\r: not found\n") == "error: cannot open foo.c\\x0d: not found"
-    assert harmless_line("10%\r50%\r100%\rdone\n") == "done"
-    assert harmless_line("downloading\rdownloaded it\n") == "downloaded it"
-    assert harmless_line("with a Windows line end\r\n") == "with a Windows line end"
+    assert output_line("error: cannot open foo.c\r: not found\n") == "error: cannot open foo.c\\x0d: not found"
+    assert output_line("10%\r50%\r100%\rdone\n") == "done"
+    assert output_line("downloading\rdownloaded it\n") == "downloaded it"
+    assert output_line("with a Windows line end\r\n") == "with a Windows line end"
