@@ -43,6 +43,7 @@ ALLOWED = {
     "gc/decide.py": {"CUT_OFF_LIMIT": SECONDS},
     "gc/sweep.py": {"DAY": SECONDS},
     "json_reader.py": {"_PIECE": AT_ONCE},
+    "record/activity.py": {"_LAST": OURS},
     "record/index.py": {"_END": LOCAL},
     "record/ended_runs.py": {"_LONGEST": OURS, "_LARGEST": OURS},
     "record/logs.py": {"LEAST_LOG": "What each command's log has at least, beyond the limit `RUN_LOGS`."},

@@ -46,7 +46,8 @@ class AgentOutput:
         self._log = log
         self._earlier = list(reversed(log.earlier))
         self._began: dict[str, float] = {}
-        self._is_full = False
+        self._more = Activity(path, ActionKind.OUTPUT, MORE)
+        self._is_full = self._earlier[:1] == [self._more]
         self.reader = reader
         self.had_secret = False
         """A secret was masked in its stdout."""
@@ -95,9 +96,9 @@ class AgentOutput:
                 self._context.journal.append(self._earlier.pop())
             elif not self._is_full:
                 self._is_full = not self._log.write(Event(0, time.time(), activity))
-                self._context.journal.append(
-                    Activity(self._path, ActionKind.OUTPUT, MORE) if self._is_full else activity
-                )
+                if self._is_full:
+                    self._log.write(Event(0, time.time(), self._more), is_last=True)
+                self._context.journal.append(self._more if self._is_full else activity)
 
     def _is_known(self, activity: Activity) -> bool:
         """Say whether an earlier process recorded it; once one differs, none of the later ones counts as known."""

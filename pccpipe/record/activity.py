@@ -12,6 +12,9 @@ from pccpipe.record.codec import UnreadableEventError, decode, encode
 from pccpipe.record.events import Event
 from pccpipe.record.room import Room
 
+_LAST = 1000
+"""Bytes for a last line, which says that more is not kept."""
+
 
 def activity_name(stdout_name: str) -> str:
     """Return the path of the file, within the run's folder, from the path of the attempt's log of stdout."""
@@ -39,10 +42,10 @@ class ActivityLog:
         self._size = sum(map(len, lines))
         self.earlier = tuple(event.what for event in _events(lines) if isinstance(event.what, Activity))
 
-    def write(self, event: Event) -> bool:
-        """Write an action; return False if there is no room for it. Raises RecordFull."""
+    def write(self, event: Event, *, is_last: bool = False) -> bool:
+        """Write an action; return False if there is no room for it. `is_last` uses the last room. Raises RecordFull."""
         line = encode(event)
-        if self._size + len(line) > limits.AGENT_ACTIVITY.most:
+        if self._size + len(line) > limits.AGENT_ACTIVITY.most - (0 if is_last else _LAST):
             return False
         self._size += len(line)
         fd, left = self._fd, memoryview(line)

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from typing import Protocol
 
 from pccpipe.limits import VIEW_QUEUE
-from pccpipe.outcome import Stream
-from pccpipe.record.events import CommandEnded, Event, LiveEvent, Output
+from pccpipe.outcome import ActionKind, Stream
+from pccpipe.record.agent_events import Activity
+from pccpipe.record.events import CommandEnded, Event, Happening, LiveEvent, Output
 
 PATIENCE = 1.0
 """Seconds for which output waits for a slow reader, before the queue drops output."""
@@ -46,8 +47,8 @@ class QueuedView:
         self._changed = threading.Condition()
         self._events: deque[Event] = deque()
         self._size = 0
-        self._dropped: dict[str, int] = {}
-        """Characters of each step's output that the queue dropped."""
+        self._dropped: dict[tuple[str, type[LiveEvent]], int] = {}
+        """Characters of each step's output, and of its agent's actions, that the queue dropped."""
         self._behind_since: float | None = None
         self._error: Exception | None = None
         self._has_failed = False
@@ -105,8 +106,8 @@ class QueuedView:
         for event in self._events:
             if self._size > self._most // 4 and isinstance(event.what, LiveEvent):
                 self._size -= _size_of(event)
-                step = event.what.step
-                self._dropped[step] = self._dropped.get(step, 0) + len(event.what.text)
+                of = event.what.step, type(event.what)
+                self._dropped[of] = self._dropped.get(of, 0) + len(event.what.text)
             else:
                 kept.append(event)
         self._events = kept
@@ -133,14 +134,23 @@ class QueuedView:
                 self._behind_since = None
                 self._changed.wait()
             event = self._events[0]
-            if isinstance(event.what, Output | CommandEnded) and (count := self._dropped.pop(event.what.step, 0)):
-                words = f"\n... {count:,} characters are not shown: this reader is too slow; the log has them ...\n"
-                stream = event.what.stream if isinstance(event.what, Output) else Stream.STDOUT
-                return Event(0, event.time, Output(event.what.step, stream, words))
+            if notice := self._notice(event.what):
+                return Event(0, event.time, notice)
             self._events.popleft()
             self._size -= _size_of(event)
             self._changed.notify_all()
             return event
+
+    def _notice(self, what: Happening) -> LiveEvent | None:
+        """Return a line about what was dropped before an event; None if nothing was."""
+        words = "characters are not shown: this reader is too slow;"
+        if isinstance(what, Output | CommandEnded) and (count := self._dropped.pop((what.step, Output), 0)):
+            stream = what.stream if isinstance(what, Output) else Stream.STDOUT
+            return Output(what.step, stream, f"\n... {count:,} {words} the log has them ...\n")
+        if isinstance(what, LiveEvent | CommandEnded) and (count := self._dropped.pop((what.step, Activity), 0)):
+            text = f"... {count:,} {words} `pccpipe logs --agent` has them ..."
+            return Activity(what.step, ActionKind.OUTPUT, text)
+        return None
 
 
 def _size_of(event: Event) -> int:

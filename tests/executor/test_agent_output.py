@@ -156,6 +156,12 @@ def test_a_flood_of_actions_is_counted_and_not_kept(tmp_path: Path) -> None:
     assert done.texts[-1] == (ActionKind.OUTPUT, MORE)
     assert len(done.actions) < count
     assert done.agent.report().messages == count
+    # `logs --agent` says so too, and a process that reads it all again adds nothing.
+    kept = done.file.read_bytes()
+    assert ActivityLog(done.file).earlier[-1].text == MORE
+    again = Followed(tmp_path, [line(type="say", text="x" * limits.AGENT_TEXT.most)] * (count + 1) + WORK)
+    assert again.file.read_bytes() == kept
+    assert again.agent.report().messages == count + 2
 
 
 def test_stderr_is_no_action(tmp_path: Path) -> None:

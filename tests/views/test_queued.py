@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from pccpipe.outcome import Outcome, Stream
+from pccpipe.outcome import ActionKind, Outcome, Stream
+from pccpipe.record.agent_events import Activity
 from pccpipe.record.events import CommandEnded, Event, Output, Warned
 from pccpipe.views.queued import PATIENCE, QueuedView
 
@@ -81,6 +82,21 @@ def test_dropped_output_of_an_ended_command_is_counted_too() -> None:
     view.close()
     assert "not shown" in reader.text("a")
     assert "not shown" in reader.text("b")
+
+
+def test_dropped_actions_of_an_agent_are_counted_as_an_action() -> None:
+    reader = Reader()
+    view = QueuedView(reader, most=MOST)
+    for _ in range(200):
+        view(Event(0, 0.0, Activity("a", ActionKind.MESSAGE, "x" * 10_000)))
+    view(Event(1, 0.0, CommandEnded("a", 1, Outcome.SUCCEEDED)))
+    reader.may_read.set()
+    view.close()
+    # The views of an agent's step show its actions, and nothing of its stdout.
+    texts = [one.what.text for one in reader.events if isinstance(one.what, Activity)]
+    [notice] = [text for text in texts if "not shown" in text]
+    assert int(notice.split()[1].replace(",", "")) + 10_000 * (len(texts) - 1) == 200 * 10_000
+    assert reader.text("a") == ""
 
 
 def test_a_views_error_is_raised_once_and_the_view_gets_nothing_more() -> None:
