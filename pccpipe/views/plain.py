@@ -56,6 +56,7 @@ from pccpipe.views.text import (
     isolation,
     project_text,
     repair_text,
+    words_of,
 )
 from pccpipe.views.watch import Watch
 from pccpipe.views.words import reason_text
@@ -94,10 +95,11 @@ class PlainView:
 
 
 def _lines(event: Event) -> list[str]:
+    if isinstance(event.what, TargetUnavailable):
+        return _unavailable(event.what)
+    # One line: a line break of an agent must not begin a line that looks like pccpipe's own.
     text = _text(event.what, event.time)
-    # All other texts are one line: a line break of an agent must not begin a line that looks like pccpipe's own.
-    lines = text.splitlines() if isinstance(event.what, TargetUnavailable) else [text] if text else []
-    return [harmless_line(line) for line in lines]
+    return [harmless_line(text)] if text else []
 
 
 def _text(what: Happening, at: float) -> str:
@@ -120,8 +122,6 @@ def _text(what: Happening, at: float) -> str:
         case CommandEnded():
             # The step's end reports the last attempt.
             return ""
-        case TargetUnavailable():
-            return _unavailable(what)
         case StepDowngraded():
             return (
                 f"{what.step} DOWNGRADED: asked for {what.asked}, goes on with {what.had}: {reason_text(what.reason)}"
@@ -152,7 +152,7 @@ def _text(what: Happening, at: float) -> str:
             return f"steps ended ({what.status}); the steps under `always:` begin"
         case Warned():
             return f"{what.step + ' ' if what.step else ''}warning: {what.message}"
-        case RunEnded() | RunStopped() | RunWaiting() | Output() | Activity():
+        case RunEnded() | RunStopped() | RunWaiting() | Output() | Activity() | TargetUnavailable():
             return ""
         case _:
             assert_never(what)
@@ -175,11 +175,11 @@ def _agent_text(what: RepairAsked | ModelLimited | AgentChanged | StepWaiting | 
             assert_never(what)
 
 
-def _unavailable(what: TargetUnavailable) -> str:
-    lines = [f"{what.step} {what.asked} unavailable: {reason_text(what.reason)}", what.words]
+def _unavailable(what: TargetUnavailable) -> list[str]:
+    lines = [f"  {line}" for line in words_of(what.words)]
     if what.hint:
-        lines.append(f"fix: {what.hint}")
-    return "\n  ".join(line for text in lines for line in text.splitlines())
+        lines.append(f"  fix: {harmless_line(what.hint)}")
+    return [harmless_line(f"{what.step} {what.asked} unavailable: {reason_text(what.reason)}"), *lines]
 
 
 def _step_ended(what: StepEnded) -> str:

@@ -11,7 +11,7 @@ from pccpipe.record.events import StepDowngraded
 from pccpipe.record.state import QUEUED, WAITING, WAITING_FOR_MODEL, RunState
 from pccpipe.record.step_state import StepState
 from pccpipe.views.ending import ending, next_step
-from pccpipe.views.text import OUTCOME_WORDS, date, harmless, harmless_line, left_out
+from pccpipe.views.text import OUTCOME_WORDS, date, harmless, harmless_line, left_out, words_of
 from pccpipe.views.words import (
     FINE,
     cancelled_text,
@@ -136,7 +136,7 @@ def failure(step: StepState, record: Path, tail: Sequence[str]) -> list[str]:
     lines = [harmless_line(f"{step.path}{title} {OUTCOME_WORDS[step.outcome]}: {why(step)}")]
     refusal = step.refusal
     if refusal:
-        lines += [f"  {line}" for line in harmless(refusal.words).splitlines()]
+        lines += [f"  {line}" for line in words_of(refusal.words)]
         lines.append(f"  fix: {harmless_line(refusal.hint)}" if refusal.hint else "  next: pccpipe doctor")
     lines += [f"  | {line}" for line in tail]
     last = step.attempts[-1] if step.attempts else None
@@ -163,7 +163,7 @@ def downgrades(state: RunState) -> list[str]:
     lines: list[str] = []
     for one in state.downgrades:
         lines.append(f"DOWNGRADED {one.step}: asked for {one.asked}, {_got(state, one)}: {reason_text(one.reason)}")
-        lines += [f"  {line}" for line in harmless(one.words).splitlines()]
+        lines += [f"  {line}" for line in words_of(one.words)]
         hint = hint_of(state, one)
         if hint:
             lines.append(f"  fix: {harmless_line(hint)}")

@@ -58,6 +58,12 @@ def harmless_line(text: str) -> str:
     return shown if len(shown) <= LONGEST_LINE else f"{shown[:LONGEST_LINE]} ... ({len(shown)} characters)"
 
 
+def words_of(stranger: str) -> list[str]:
+    """Return the words of an engine or a VM as harmless lines. None begins as a line does that names a command."""
+    lines = [harmless_line(line) for line in stranger.splitlines()]
+    return [f"| {line}" if line.lstrip().startswith(("fix:", "next:")) else line for line in lines]
+
+
 def output_line(text: str) -> str:
     """Make a line of a command's output harmless and short; of a progress bar (`\\r`), keep its last state.
 
@@ -198,7 +204,7 @@ def isolation(had: Isolation) -> str:
         ]
     if had.workspace:
         parts.append(f"workspace {had.workspace}{' (read-only)' if had.read_only_workspace else ''}")
-    return ", ".join(harmless(part) for part in parts)
+    return ", ".join(harmless_line(part) for part in parts)
 
 
 def project_text(project: str | None, path: str | None, mode: IsolationMode, *, local: bool) -> str:

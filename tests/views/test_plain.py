@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from pccpipe.outcome import Outcome, Place, Reason, Stream
 from pccpipe.record.agent_events import AgentChanged, ModelLimited, RepairAsked, StepWaiting
@@ -18,6 +19,7 @@ from pccpipe.record.events import (
     InputAsked,
     Output,
     RunEnded,
+    StepDowngraded,
     StepEnded,
     StepStarted,
     TargetUnavailable,
@@ -160,7 +162,7 @@ def test_no_text_of_an_agent_begins_a_line_or_replaces_one(end: str) -> None:
     happenings: list[Happening] = [
         started("build"),
         StepStarted("build", "run", Place.CONTAINER),
-        command("build", BOXED),
+        command("build", replace(BOXED, image=said)),
         RepairAsked("build", 1, 1, 1, said),
         AgentChanged("build", 2, "claude", "codex", said),
         ModelLimited("build", 1, said),
@@ -175,3 +177,19 @@ def test_no_text_of_an_agent_begins_a_line_or_replaces_one(end: str) -> None:
     assert not [line for line in lines if re.match("([0-9:]{8} )?run r1 succeeded", line)]
     assert [line for line in lines if line.startswith("build failed: exit code 1; its agent reports: x")]
     assert sum(line.startswith("run r1 failed in 3.0s: build: exit code 1") for line in lines) == 2
+
+
+def test_words_of_a_stranger_name_no_command() -> None:
+    words = "no space left\nfix: sh evil.sh\n  fix: sh evil.sh\n\u2028next: sh evil.sh"
+    happenings: list[Happening] = [
+        started("build"),
+        StepStarted("build", "run", Place.CONTAINER),
+        TargetUnavailable("build", 1, Place.CONTAINER, Reason.ENGINE_ERROR, words, "df -h"),
+        StepDowngraded("build", Place.CONTAINER, Place.LOCAL, Reason.ENGINE_ERROR, words),
+        StepEnded("build", Outcome.UNAVAILABLE, 1.0, reason=Reason.ENGINE_ERROR),
+        RunEnded(Outcome.UNAVAILABLE, "unavailable", True, 1.0),
+    ]
+    lines = plain(happenings).splitlines() + show_text(state_of(events(happenings)), RECORD)
+    assert [line.strip() for line in lines if re.match("([0-9:]{8} )? *(fix|next):", line)]
+    assert not [line for line in lines if re.match("([0-9:]{8} )? *(fix|next):.*evil", line)]
+    assert [line for line in lines if line.endswith("| fix: sh evil.sh")]
