@@ -5,8 +5,10 @@ A report is known by its shape, that of the schemas builder-result and reviewer-
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import subprocess
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -47,7 +49,31 @@ def next_step(state: RunState, record: Path) -> list[str]:
     step = _diff(_last_turns(state))
     if state.outcome is not Outcome.SUCCEEDED or step is None or not step.facts.get("files"):
         return []
-    return [f"next: git apply {shlex.quote(str(record / str(step.facts.get('path'))))}"]
+    return [f"next: {_apply(state.workspace, record / str(step.facts.get('path')))}"]
+
+
+def _apply(workspace: str, patch: Path) -> str:
+    """Return the command that applies a patch to the workspace, wherever a person calls it."""
+    folder, words = Path(os.path.realpath(workspace)), ["git"]
+    if not folder.is_dir():
+        return shlex.join(["git", "apply", str(patch)])
+    if folder != Path(os.path.realpath(".")):
+        words, patch = [*words, "-C", str(folder)], patch.absolute()
+    words.append("apply")
+    if below := _below_top(folder):
+        # Else git takes the names from the top of its repository, leaves out all files, and exits with 0.
+        words.append(f"--directory={below}")
+    return shlex.join([*words, str(patch)])
+
+
+def _below_top(folder: Path) -> str:
+    """Return a folder's path below the top of its repository; empty for the top, and without a repository."""
+    ask = ["git", "-C", str(folder), "rev-parse", "--show-prefix"]
+    try:
+        asked = subprocess.run(ask, check=False, capture_output=True, timeout=5)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return os.fsdecode(asked.stdout.rstrip(b"\n")) if asked.returncode == 0 else ""
 
 
 def _last_turns(state: RunState) -> dict[str, StepState]:

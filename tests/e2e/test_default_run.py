@@ -176,7 +176,7 @@ def test_the_views_show_codex_at_work_and_the_end_says_what_the_run_did(seen: Se
         "\nbuild by codex in 3 rounds: ",
         "\ntests: test succeeded in ",
         "; failed in 1 round before\nmodel: 10 calls, ",
-        f"\nnext: git apply {seen[0].record}/diff.patch\n",
+        f"\nnext: git -C {seen[3].workspace} apply {seen[0].record}/diff.patch\n",
     ):
         assert said in end
 

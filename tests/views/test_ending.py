@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,26 @@ def test_the_summary_and_show_have_it_and_the_next_command(record: Path) -> None
     for lines in (summary(run, record, lambda _: []), show_text(run, record)):
         assert "judge: approved in round 2" in lines
         assert lines[-1] == f"next: git apply {record}/diff.patch"
+
+
+@pytest.mark.parametrize("repository", ["", "code", "top", "top/other"])
+@pytest.mark.parametrize("cwd", ["", "top/my code"])
+def test_the_next_command_changes_the_workspace_from_any_folder(
+    tmp_path: Path, record: Path, monkeypatch: pytest.MonkeyPatch, repository: str, cwd: str
+) -> None:
+    code = tmp_path / "top/my code"
+    (code / "src").mkdir(parents=True)
+    (code / "src/a.py").write_text("old\nlast\n")
+    (record / "diff.patch").write_text(
+        "diff --git a/src/a.py b/src/a.py\n--- a/src/a.py\n+++ b/src/a.py\n@@ -1,2 +1,2 @@\n-old\n+new\n last\n"
+    )
+    if repository:
+        subprocess.run(["git", "init", "-q", code if repository == "code" else tmp_path / repository], check=True)
+    monkeypatch.chdir(tmp_path / cwd)
+    run = [replace(started("try"), workspace=str(code)), *two_rounds()[1:]]
+    [line] = next_step(state(run), record)
+    subprocess.run(["sh", "-c", line.removeprefix("next: ")], check=True)
+    assert (code / "src/a.py").read_text() == "new\nlast\n"
 
 
 def test_the_work_before_a_repair_and_of_an_agent_before_counts(record: Path) -> None:
