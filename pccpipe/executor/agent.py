@@ -7,11 +7,8 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 
 from pccpipe.outcome import Place
-from pccpipe.spec.agent_task import PROMPT
+from pccpipe.spec.agent_task import PROMPT, SCHEMA
 from pccpipe.spec.model import Run
-
-SCHEMA = "result.schema.json"
-"""The name of the result's schema among the files of an agent's command."""
 
 
 def agent_script(body: Run, place: Place, names: Mapping[str, object]) -> str:

@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pccpipe.errors import LimitExceeded, ResultError, UsageError
-from pccpipe.executor.agent import SCHEMA, agent_script, hidden_names
+from pccpipe.executor.agent import agent_script, hidden_names
 from pccpipe.executor.context import STEP_LIMIT, RunContext, WalkPosition
 from pccpipe.executor.result import result_target
 from pccpipe.executor.secrets import StepSecrets
 from pccpipe.limits import FILE_INPUT
 from pccpipe.outcome import Place
-from pccpipe.spec.agent_task import PROMPT, FileInput, FileInputKind
+from pccpipe.spec.agent_task import PROMPT, SCHEMA, FileInput, FileInputKind
 from pccpipe.spec.model import Host, Run, Step
 from pccpipe.spec.paths import read_limited
 from pccpipe.spec.schema import find_schema

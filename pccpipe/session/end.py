@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import shlex
+import shutil
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from pccpipe.cancel import Halt
 from pccpipe.errors import PccpipeError
 from pccpipe.executor.context import RunContext
+from pccpipe.layout import ARTIFACTS
 from pccpipe.outcome import Place
 from pccpipe.record.events import Warned
 from pccpipe.record.state import RunState
 from pccpipe.session.targets import Folders
-from pccpipe.workspace.folder import remove_tree, tree_size
+from pccpipe.workspace.folder import incoming, remove_tree, tree_size
 
 if TYPE_CHECKING:
     from pccpipe.session.vm import ProjectVm
@@ -41,6 +43,8 @@ def name_daemons(context: RunContext, vm: ProjectVm, state: RunState, seconds: f
 
 def remove_copies(context: RunContext, folders: Folders) -> None:
     """Remove the local copies, unless they hold changes that no diff has: an agent's work is never discarded."""
+    # A process that was killed in a download, and whose successor began none, left this.
+    shutil.rmtree(incoming(folders.record / ARTIFACTS), ignore_errors=True)
     if not folders.sent.exists():
         return
     cancel = context.cancel

@@ -12,6 +12,8 @@ from pccpipe.spec.position import Position
 
 PROMPT = "prompt.md"
 """The name of an agent's prompt among the files of its command."""
+SCHEMA = "result.schema.json"
+"""The name of the schema of its result among them."""
 
 
 class FileInputKind(StrEnum):

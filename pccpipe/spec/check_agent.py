@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from pccpipe.agents.description import AgentDescription
 from pccpipe.errors import UsageError
 from pccpipe.spec.agent_file import agent_problems, find_agent, read_agent
+from pccpipe.spec.agent_task import PROMPT, SCHEMA
 from pccpipe.spec.data import mapping
 from pccpipe.spec.names import Visible
 from pccpipe.spec.position import KeyPath
@@ -61,6 +62,10 @@ class AgentChecker:
                 self._values.say(at, f"there is no agent `{name}`", hint)
             elif description := self._descriptions.get(name):
                 self._fits(at, name, description, path, step, places)
+        for name in (PROMPT, SCHEMA):
+            if name in mapping(step.get("files")):
+                message = f"the name `{name}` is taken: the agent's command has a file of that name"
+                self._values.say((*path, "files", name), message, "rename it", at_key=True)
         files = replace(visible, files=tuple(mapping(step.get("files"))))
         prompt = step.get("prompt")
         if isinstance(prompt, str):

@@ -152,6 +152,11 @@ def _walk(
                 yield from _walk(inner, f"{entry.path}/", excluded, on_locked)
 
 
+def incoming(folder: Path) -> Path:
+    """Return the folder in which a download to `folder` gathers its files."""
+    return folder.with_name(f".{folder.name}.incoming")
+
+
 def remove_tree(path: Path) -> bool:
     """Remove a folder with all that is in it, even if its owner may not write there; of a link, the link alone.
 

@@ -25,7 +25,7 @@ from pccpipe.targets import as_root
 from pccpipe.workspace.base import Changed, Downloaded, Sent, Side
 from pccpipe.workspace.copy import KnownFolder, copy_paths, merge, missing_paths
 from pccpipe.workspace.exclude import Excluded
-from pccpipe.workspace.folder import has_others_files, remove_tree
+from pccpipe.workspace.folder import has_others_files, incoming, remove_tree
 from pccpipe.workspace.guard import Guard
 from pccpipe.workspace.intake import Counted, Limits
 from pccpipe.workspace.names import forms
@@ -200,7 +200,7 @@ class WorkspaceSync:
             present = [form for path in wanted if (form := found[path]) is not None]
             if not present:
                 return Downloaded(0, 0, missing, ())
-            staging = into.with_name(f".{into.name}.incoming")
+            staging = incoming(into)
             try:
                 if vm:
                     counted = vm.fetch_paths(present, staging, self._limits, self._masker)

@@ -130,7 +130,7 @@ def test_a_run_that_is_killed_in_a_flood_is_resumed(site: Site) -> None:
     began = time.monotonic()
     done = site.control.do("resume", record.name, "--project", str(site.control.folder / "project.yaml"))
     assert done.returncode == 1, done.stderr
-    assert time.monotonic() - began < 12 + 20
+    assert time.monotonic() - began < 12 + 60
     step, log = the_flood(record)
     assert step["outcome"] == "timed_out", step["message"]
     check_log(step, log)

@@ -238,3 +238,14 @@ def test_resume_completes_run_json_of_a_run_that_was_killed_after_its_last_event
     assert ran.code == 2
     assert "has ended: succeeded" in ran.stderr
     assert (record / "run.json").read_bytes() == ended
+
+
+def test_a_run_leaves_nothing_of_a_download_that_was_killed(control: Control) -> None:
+    process, record = control.start("steps: [{id: a, run: sleep 60}]")
+    wait_until(lambda: happened(record, "command_started"))
+    process.kill()
+    process.communicate()
+    (record / ".artifacts.incoming").mkdir()
+    (record / ".artifacts.incoming/half").write_text("half")
+    assert cancel(control, record).code == 0
+    assert not (record / ".artifacts.incoming").exists()

@@ -176,7 +176,7 @@ def test_an_endless_answer_of_a_machine_is_cut() -> None:
     """
     _, memory, said = measured(setup, "LocalMachine().run('yes', 60)")
     assert said.startswith("Nonsense")
-    assert "exceeds the limit of 8 MiB" in said
+    assert "exceeds the limit of 40 MiB" in said
     assert memory < limits.MACHINE_ANSWER.most + limits.MARGIN
 
 

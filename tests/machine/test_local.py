@@ -37,7 +37,7 @@ def test_a_script_that_takes_too_long_raises_timeout_error() -> None:
 
 
 def test_a_script_with_too_much_output_is_nonsense() -> None:
-    with pytest.raises(Nonsense, match="exceeds the limit of 8 MiB"):
+    with pytest.raises(Nonsense, match="exceeds the limit of 40 MiB"):
         LocalMachine().run("yes", timeout=30)
 
 
