@@ -80,6 +80,7 @@ ALLOWED = {
     "secrets/proxy/upstream.py": {
         "CONNECT_LIMIT": SECONDS,
         "ANSWER_LIMIT": SECONDS,
+        "ERROR_LIMIT": SECONDS,
         "DRAIN_LIMIT": SECONDS,
         "PIECE": AT_ONCE,
     },

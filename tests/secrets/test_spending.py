@@ -173,3 +173,34 @@ def test_a_call_that_outlives_its_step_pays_the_reservation_and_no_more(model: M
     assert client.meter.used.tokens.total == 3100
     client.grant.settle(reserved, Tokens(50, 0, 60))
     assert client.meter.used.tokens.total == 3100
+
+
+def test_a_call_that_waits_for_its_turn_when_its_step_ends_was_not_refused() -> None:
+    noted: list[ModelUse] = []
+    meter = Meter(200_000, ModelUse(), noted.append)
+    meter.reserve(WantedCall(100, 25, None), lambda: False)
+    with pytest.raises(ConnectionResetError):
+        meter.reserve(WantedCall(100, 25, None), lambda: True)
+    assert (meter.used.refused, meter.used.refused_by) == (0, "")
+    assert len(noted) == 1
+
+
+def test_a_call_that_the_api_never_answers_pays_the_reservation(
+    model: ModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # An answer without a stream may take the model longer than the proxy waits.
+    monkeypatch.setattr(upstream, "ANSWER_LIMIT", 0.3)
+    model.set({"replies": [{"hang": True}]})
+    client = limited(model, 10_000)
+    assert client.error("POST", "/v1/responses", {**ASK, "max_output_tokens": 3000})[:2] == (502, "pccpipe_upstream")
+    assert settled(client).tokens.estimated >= 3000
+    free = Client(Proxy(), f"{model.url}/v1")
+    free.ask("POST", "/v1/responses", {**ASK, "input": "x" * 4000})
+    assert 1000 <= settled(free).tokens.estimated <= 1100
+
+
+def test_a_cut_answer_counts_all_of_its_input(model: ModelServer) -> None:
+    model.set({"replies": [{"text": "z" * 400, "cut": {"times": 1}}]})
+    client = Client(Proxy(), f"{model.url}/v1")
+    client.ask("POST", "/v1/responses", {**ASK, "input": "x" * 40_000})
+    assert settled(client).tokens.total >= 10_000

@@ -164,7 +164,9 @@ class Meter:
             return self._take(Reservation(is_free=True))
 
     def reserve(self, wanted: WantedCall, is_over: Callable[[], bool]) -> Reservation:
-        """Reserve what a call may take; wait for calls under way if necessary. Raises BudgetExceededError.
+        """Reserve what a call may take; wait for calls under way if necessary.
+
+        Raises BudgetExceededError; ConnectionResetError if its step ends while it waits.
 
         Args:
             is_over: says that its step has ended.
@@ -181,7 +183,9 @@ class Meter:
                         return self._take(reservation)
                     if not any(account.calls for account in self.accounts if account.is_limited):
                         return self._take(self._rest(wanted, price))
-                if is_over() or time.monotonic() > until:
+                if is_over():
+                    raise ConnectionResetError("the step is over")  # no budget refused the call
+                if time.monotonic() > until:
                     raise self._refusal(wanted, price)
                 self._lock.wait(0.2)
 

@@ -26,6 +26,8 @@ from pccpipe.secrets.proxy.usage import TokenCounter, Tokens
 CONNECT_LIMIT = 15.0
 ANSWER_LIMIT = 600.0
 """Seconds of silence after which the proxy drops an answer: a model may think for minutes first."""
+ERROR_LIMIT = 30.0
+"""The same for the body of an error."""
 DRAIN_LIMIT = 60.0
 """Seconds for which the proxy reads on after the client left."""
 PIECE = 64 * 1024
@@ -62,6 +64,10 @@ _NEVER_DOWN = (
 
 class UnreachableError(PccpipeError):
     """The other side gave no answer."""
+
+
+class SilentError(UnreachableError):
+    """The other side has the request, and did not answer in time: nobody knows what it did."""
 
 
 class CutError(ConnectionResetError):
@@ -117,8 +123,17 @@ class UpstreamCall:
         query = self._client_request.query
         path = f"{self._api.url_of(self._client_request.path)}{'?' if query else ''}{query}"
         body = self._request.body(self._output)
-        response = ask(connection, self._client_request.method, path, self._headers(), body)
+        connected = connection.sock
+        try:
+            response = ask(connection, self._client_request.method, path, self._headers(), body)
+        except SilentError:
+            # The model may have written a long answer by then: an agent could have such answers for nothing.
+            self._settle(lambda: Tokens(estimated=max(self._reserved.tokens, self._request.likely_input)))
+            raise
         self._stack.callback(response.close)
+        if response.status >= 400:
+            with contextlib.suppress(OSError):  # closed already, for an answer without a body
+                connected.settimeout(ERROR_LIMIT)
         # Some APIs quote the key in their errors.
         masker = Masker([self._api.key])
         if 300 <= response.status < 400:
@@ -265,7 +280,7 @@ def ask(
         connection.endheaders(body or None)
         response = connection.getresponse()
     except TimeoutError as error:
-        raise UnreachableError(f"{where} gave no answer in {ANSWER_LIMIT:g} s") from error
+        raise SilentError(f"{where} gave no answer in {ANSWER_LIMIT:g} s") from error
     except (http.client.RemoteDisconnected, answers.TooLongError) as error:
         raise UnreachableError(f"{where} gave no answer: {error}") from error
     except (ValueError, http.client.HTTPException) as error:

@@ -81,16 +81,17 @@ class TokenCounter:
             self._held.clear()
             self._too_large = True
 
-    def tokens(self, request_size: int) -> Tokens:
-        """Return what the call took, after the end of the answer or a cut."""
+    def tokens(self, likely_input: int) -> Tokens:
+        """Return what the call took, after the end of the answer or a cut; `likely_input` is its request's."""
         if not self._is_stream and not self._too_large:
             self._count_usage(self._held)
         if self._is_error and not self._found.total:
             return Tokens()  # an API that is overloaded says so in a stream
         if not self._found.input and not self._found.output:
-            return Tokens(estimated=(request_size + self._size) // BYTES_A_TOKEN)
+            return Tokens(estimated=likely_input + self._size // BYTES_A_TOKEN)
         missing = 0 if self._open_since is None else (self._size - self._open_since) // BYTES_A_TOKEN
-        return replace(self._found, estimated=max(0, missing - self._found.output))
+        unstated = 0 if self._found.input else likely_input
+        return replace(self._found, estimated=unstated + max(0, missing - self._found.output))
 
     def _count_usage(self, text: bytes | bytearray) -> None:
         try:
