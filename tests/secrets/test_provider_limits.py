@@ -14,6 +14,7 @@ from pccpipe import limits
 from pccpipe.cancel import Deadline
 from pccpipe.secrets.proxy import provider_limits
 from pccpipe.secrets.proxy.provider_limits import ProviderLimit, ProviderLimits, limit_of
+from pccpipe.secrets.proxy.proxy import Proxy
 from tests.secrets.test_proxy import ASK, Client
 from tests.testbed.model import ModelServer
 
@@ -63,6 +64,30 @@ def test_the_wait_is_what_the_answer_says(
     assert limit.until == (None if seconds is None else pytest.approx(NOW + seconds))
 
 
+@pytest.mark.parametrize(
+    ("body", "seconds"),
+    [
+        ('{"error":{"code":429,"details":[{"@type":"x"},{"@type":"y.RetryInfo","retryDelay":"34.5s"}]}}', 34.5),
+        ('[{"error":{"code":429,"details":[{"retryDelay":"7s"}]}}]', 7),
+        ('{"error":{"details":[{"retryDelay":"soon"}]}}', None),
+        ('{"error":{"details":[{"retryDelay":7}, 1]}}', None),
+        ('{"error":{"details":{"retryDelay":"7s"}}}', None),
+        ('{"error":"x"}', None),
+        ("[]", None),
+        ('{"error":{"details":[{"retryDelay":"7', None),
+        ("[" * 5000, None),
+    ],
+)
+def test_the_wait_may_be_in_the_body(body: str, seconds: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "time", lambda: NOW)
+    limit = limit_of(429, [], body.encode())
+    assert limit is not None
+    assert limit.until == (None if seconds is None else pytest.approx(NOW + seconds))
+    stated = limit_of(429, [("retry-after", "3")], body.encode())
+    assert stated is not None
+    assert stated.until == NOW + 3, "the header counts"
+
+
 @pytest.mark.parametrize("status", [200, 400, 401, 403, 404, 500, 502])
 def test_other_answers_are_no_limit(status: int) -> None:
     assert limit_of(status, [("retry-after", "5")]) is None
@@ -83,8 +108,6 @@ def test_a_call_waits_as_long_as_told_and_its_client_sees_one_answer(
 
 
 def test_no_tokens_are_reserved_while_a_call_waits(model: ModelServer) -> None:
-    from pccpipe.secrets.proxy.proxy import Proxy
-
     client = Client(Proxy(), f"{model.url}/v1", limit=100_000)
     model.set(failing(429, 1, retry_after="2"))
     waiting = threading.Thread(target=client.ask, args=("POST", "/v1/responses", ASK), daemon=True)
@@ -224,25 +247,28 @@ def test_a_limit_in_a_stream_is_noted_however_it_arrives(event: bytes, words: st
     known = ProviderLimits()
     stream = b'event: message_start\ndata: {"type":"message_start"}\n\n' + event
     pieces = [stream[start : start + size] for start in range(0, len(stream), size)]
-    assert b"".join(known.watched("KEY", 200, pieces)) == stream
+    assert b"".join(known.watched("KEY", pieces)) == stream
     assert known.beyond is None, "its client may make the call again"
     ended = known.conclude()
     assert bool(ended) == bool(words)
     assert (ended.words if ended else "").endswith(words)
 
 
-def test_a_stream_that_ends_well_ends_the_limit_before_and_one_that_fails_does_not() -> None:
+def test_a_stream_that_ends_well_ends_the_limit_before_and_one_that_fails_does_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     known = ProviderLimits()
-    list(known.watched("KEY", 200, [OVERLOADED]))
-    list(known.watched("KEY", 200, [b'data: {"type":"message_stop"}\n\n']))
+    list(known.watched("KEY", [OVERLOADED]))
+    list(known.watched("KEY", [b'data: {"type":"message_stop"}\n\n']))
     assert known.conclude() is None
     known.exceed("KEY", ProviderLimit("x"))
-    leaves = known.watched("KEY", 200, [b"data: 1\n", b"data: 2\n"])
+    leaves = known.watched("KEY", [b"data: 1\n", b"data: 2\n"])
     next(leaves)
     leaves.close()  # type: ignore[attr-defined]
     assert known.conclude() is None, "its client had what it wanted"
-    for _ in range(6):
-        list(known.watched("KEY", 200, [OVERLOADED]))
+    for moment in (0.0, 20.0, 40.0):
+        monkeypatch.setattr(time, "monotonic", lambda at=moment: at)
+        list(known.watched("KEY", [OVERLOADED]))
     assert known.beyond, "they would fail for ever"
 
 
@@ -259,3 +285,31 @@ def test_a_good_answer_ends_a_limit_of_its_own_key_only() -> None:
 def test_an_api_that_always_says_now_is_not_asked_without_a_pause() -> None:
     known = ProviderLimits()
     assert known.wait("A", ProviderLimit("x", time.time() - 5)) >= 1
+
+
+def test_an_api_that_says_now_for_ever_is_asked_less_and_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    known, at, asked = ProviderLimits(), 0.0, 0
+    while at < 3600:
+        monkeypatch.setattr(time, "monotonic", lambda now=at: now)
+        seconds = known.wait("A", ProviderLimit("x", time.time()))
+        if not seconds:
+            break
+        at += seconds
+        asked += 1
+    assert known.beyond
+    assert asked < 70, "within 15 minutes"
+
+
+def test_calls_side_by_side_wait_as_long_as_one_alone() -> None:
+    known = ProviderLimits()
+    for _ in range(50):
+        assert 2 <= known.wait("A", ProviderLimit("x")) < 3
+    assert known.beyond is None
+
+
+def test_no_limit_is_noted_after_the_end_of_the_attempt() -> None:
+    noted: list[ProviderLimit] = []
+    known = ProviderLimits(Deadline.after(5, "step"), noted.append)
+    known.end()
+    assert known.wait("A", ProviderLimit("x", time.time() + 60)) == 0
+    assert not noted

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import itertools
 import time
 from collections.abc import Callable, Iterable
 from typing import TypeAlias
@@ -18,7 +19,16 @@ from pccpipe.model_api import ModelApi
 from pccpipe.secrets.proxy import egress, upstream
 from pccpipe.secrets.proxy.grant import PREFIX, Api, EndedTokenError, Grant
 from pccpipe.secrets.proxy.meter import BudgetExceededError
-from pccpipe.secrets.proxy.provider_limits import HOLD, NOTABLE, asking_again, beginning, hold, limit_of
+from pccpipe.secrets.proxy.provider_limits import (
+    HOLD,
+    NOTABLE,
+    STATUSES,
+    asking_again,
+    beginning,
+    hold,
+    limit_of,
+    used_up,
+)
 from pccpipe.secrets.proxy.refusal import HttpRefusal, asked_api
 from pccpipe.secrets.proxy.request import RefusedRequestError, Request, read_request
 from pccpipe.secrets.proxy.slots import WAKE, ConnectionSlot
@@ -139,21 +149,28 @@ class Exchange:
             except upstream.UnreachableError as error:
                 grant.answered(f"was unreachable: {error}")
                 raise HttpRefusal(502, "pccpipe_upstream", str(error)) from error
-            grant.answered(f"answered {answer.status}" if answer.status >= 400 else "")
-            limit = limit_of(answer.status, answer.headers)
-            wait = grant.provider_limits.wait(api.secret, limit) if limit else 0.0
-            if limit and wait >= NOTABLE:
+            if not checked.takes_tokens:
+                # Calls of the model have limits of their own: a list of models does not end one.
+                if answer.status >= 400:
+                    grant.answered(f"answered {answer.status}")
+                self._pass_on(answer)
+                return 0.0
+            body = beginning(answer.pieces) if answer.status in STATUSES else b""
+            answer = replace(answer, pieces=itertools.chain((body,), answer.pieces))
+            grant.answered(_trouble(answer.status, body))
+            limit = limit_of(answer.status, answer.headers, body)
+            if limit is None:
+                self._pass_on(replace(answer, pieces=grant.provider_limits.watched(api.secret, answer.pieces)))
+                return 0.0
+            wait = grant.provider_limits.wait(api.secret, limit)
+            if wait >= NOTABLE:
                 grant.warn(f"the model's API {limit.words}: the proxy waits and makes the call again")
             if not wait:
-                self._pass_on(
-                    replace(answer, pieces=grant.provider_limits.watched(api.secret, answer.status, answer.pieces))
-                )
-            elif wait > HOLD:
-                # Some clients give up without an answer: this one asks again, and its next call waits on.
-                answer = replace(answer, headers=asking_again(answer.headers), pieces=beginning(answer.pieces))
+                self._pass_on(answer)
         if wait > HOLD:
+            # Some clients give up without an answer: this one asks again, and its next call waits on.
             self._hold(HOLD, grant)
-            self._pass_on(answer)
+            self._pass_on(replace(answer, headers=asking_again(answer.headers), pieces=iter((body,))))
             return 0.0
         return wait
 
@@ -362,6 +379,14 @@ class Exchange:
         if data:
             self._stream.settimeout(SEND_LIMIT)
             self._stream.sendall(data)
+
+
+def _trouble(status: int, body: bytes) -> str:
+    """Say in words what is wrong with an answer; empty for a good one."""
+    if status < 400:
+        return ""
+    reason = used_up(body)
+    return f"answered {status}: the account of its key has no money left ({reason})" if reason else f"answered {status}"
 
 
 def _plain(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[str, str]]:

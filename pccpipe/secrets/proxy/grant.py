@@ -162,7 +162,7 @@ class Grant:
                 self._lock.notify_all()
 
     def reserve(self, request: Request) -> Reservation:
-        """Reserve tokens for a call. Raises BudgetExceededError."""
+        """Reserve tokens for a call. Raises BudgetExceededError, ConnectionResetError."""
         if not request.takes_tokens:
             return self.meter.reserve_nothing()
         wanted = WantedCall(
@@ -208,6 +208,7 @@ class Grant:
 
     def end(self) -> None:
         """Cut calls that are under way, and count them. Idempotent."""
+        self.provider_limits.end()
         with self._lock:
             self._ending = True
             ends = tuple(self._ends)

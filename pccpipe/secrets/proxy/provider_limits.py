@@ -6,6 +6,7 @@ Claude Code at once if it is over 60 s, and Gemini's client ignores it.
 
 from __future__ import annotations
 
+import contextlib
 import email.utils
 import re
 import threading
@@ -20,6 +21,7 @@ from pccpipe.cancel import Deadline
 from pccpipe.errors import LimitExceeded
 from pccpipe.json_reader import NotJson, read_json
 from pccpipe.machine.base import ByteStream
+from pccpipe.values import Json
 
 STATUSES = {429: "rate limit", 503: "overloaded", 529: "overloaded"}
 HOLD = 240.0
@@ -36,6 +38,7 @@ LOOK = 0.5
 _KINDS = ("overloaded_error", "rate_limit_error", "rate_limit_exceeded", "server_is_overloaded", "slow_down")
 """The types of errors that an API sends as an event of a stream that began well."""
 _KIND = re.compile("|".join(_KINDS).encode())
+_USED_UP = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
 _NUMBER = re.compile(r"[0-9]{1,13}(\.[0-9]{1,9})?")
 _PARTS = re.compile(
     r"(?:([0-9]{1,6})d)?(?:([0-9]{1,6})h)?(?:([0-9]{1,6})m)?"
@@ -59,11 +62,13 @@ class ProviderLimit(Struct, frozen=True):
         return f"the model's API {self.words}; its limit passes at {passes}"
 
 
-def limit_of(status: int, headers: Iterable[tuple[str, str]]) -> ProviderLimit | None:
-    """Return the limit that an answer states; None for any other answer."""
-    if status not in STATUSES:
+def limit_of(status: int, headers: Iterable[tuple[str, str]], body: bytes = b"") -> ProviderLimit | None:
+    """Return the limit that an answer states; None for any other answer, also for an account that is used up."""
+    if status not in STATUSES or used_up(body):
         return None
     seconds = _told({name.lower(): value.strip() for name, value in headers})
+    if seconds is None:
+        seconds = _delay(_error(body))
     until = None if seconds is None else time.time() + min(max(seconds, 0.0), limits.RETRY_AFTER.most)
     return ProviderLimit(f"answered {status} ({STATUSES[status]})", until)
 
@@ -85,11 +90,16 @@ class ProviderLimits:
     ) -> None:
         self._deadline = deadline
         self._on_beyond = on_beyond
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._since: dict[str, float] = {}
-        self._pauses: dict[str, float] = {}
         self._beyond: dict[str, ProviderLimit] = {"": known} if known else {}
         self._last: dict[str, ProviderLimit] = {}
+        self._is_over = False
+
+    def end(self) -> None:
+        """Note no further limits: the attempt is over."""
+        with self._lock:
+            self._is_over = True
 
     @property
     def beyond(self) -> ProviderLimit | None:
@@ -109,9 +119,9 @@ class ProviderLimits:
         return self.beyond
 
     def passed(self, key: str) -> None:
-        """Note a good answer."""
+        """Note an answer that no limit refused."""
         with self._lock:
-            for met in (self._since, self._pauses, self._beyond, self._last):
+            for met in (self._since, self._beyond, self._last):
                 met.pop(key, None)
             self._beyond.pop("", None)
 
@@ -119,21 +129,23 @@ class ProviderLimits:
         """Return the seconds after which the call is made again; 0: its client gets the answer."""
         now = time.monotonic()
         with self._lock:
+            if self._is_over:
+                return 0.0
             self._last[key] = limit
             since = self._since.setdefault(key, now)
+            # From the time, not from the number of answers: many calls may meet the same limit at once.
             if limit.until is None:
-                seconds = self._pauses.get(key, FIRST_PAUSE)
-                self._pauses[key] = 2 * seconds
+                seconds = FIRST_PAUSE + now - since
                 end = since + LONGEST_UNTOLD_WAIT
             else:
-                # At least a moment: an API that says 0 again and again must not be asked without a pause.
-                seconds = max(limit.until - time.time(), FIRST_PAUSE / 2)
+                # An API that says 0 again and again must not be asked without a pause.
+                seconds = max(limit.until - time.time(), FIRST_PAUSE / 2, (now - since) / 10)
                 end = since + LONGEST_WAIT
             if self._deadline:
                 end = min(end, self._deadline.at)
             if now + seconds <= end:
                 return seconds
-        self.exceed(key, limit)
+            self.exceed(key, limit)
         return 0.0
 
     def exceed(self, key: str, limit: ProviderLimit) -> None:
@@ -141,12 +153,12 @@ class ProviderLimits:
         with self._lock:
             is_new = key not in self._beyond
             self._beyond[key] = limit
-        if is_new:
-            self._on_beyond(limit)
+            if is_new:
+                self._on_beyond(limit)
 
-    def watched(self, key: str, status: int, pieces: Iterable[bytes]) -> Iterator[bytes]:
-        """Pass on an answer; note the limit that an error in its events states, or its good end."""
-        held, is_cut, is_good = b"", False, status < 400
+    def watched(self, key: str, pieces: Iterable[bytes]) -> Iterator[bytes]:
+        """Pass on an answer that no limit refused; note its end, or the limit that an error in its events states."""
+        held, is_cut, is_good = b"", False, True
         try:
             for piece in pieces:
                 *lines, held = (held + piece).split(b"\n")
@@ -216,14 +228,50 @@ def asking_again(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     return [*others, ("retry-after", "1")]
 
 
-def beginning(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """Return the beginning of a refused call's answer, read now."""
+def beginning(pieces: Iterable[bytes]) -> bytes:
+    """Return the beginning of a refused call's answer, read now; also of one that is cut."""
     read = b""
-    for piece in pieces:
-        read += piece
-        if len(read) > limits.ERROR_EVENT.most:
-            break
-    return iter((read[: limits.ERROR_EVENT.most],))
+    with contextlib.suppress(ConnectionResetError):
+        for piece in pieces:
+            read += piece
+            if len(read) > limits.ERROR_EVENT.most:
+                break
+    return read
+
+
+def used_up(body: bytes) -> str:
+    """Return the code of an error that says that the account has no money left; empty for any other answer.
+
+    It has the status of a limit, and no time lets it pass.
+    """
+    error = _error(body)
+    codes = (error.get("code"), error.get("type"))
+    return next((code for code in codes if isinstance(code, str) and code in _USED_UP), "")
+
+
+def _error(body: bytes) -> dict[str, Json]:
+    """Return the error in the body of an answer; empty if it has none."""
+    try:
+        data = read_json(body, "the answer")
+    except (NotJson, LimitExceeded):
+        return {}
+    match data:
+        case {"error": dict(error)} | [{"error": dict(error)}, *_]:
+            return error
+        case _:
+            return {}
+
+
+def _delay(error: dict[str, Json]) -> float | None:
+    """Return the seconds that an error of Gemini's API asks to wait."""
+    details = error.get("details")
+    for detail in details if isinstance(details, list) else ():
+        match detail:
+            case {"retryDelay": str(delay)}:
+                return _seconds(delay)
+            case _:
+                pass
+    return None
 
 
 def _kind_of(line: bytes) -> str:
