@@ -67,6 +67,7 @@ ALLOWED = {
     "secrets/proxy/day.py": {"LOCK_LIMIT": SECONDS, "_PIECE": AT_ONCE},
     "secrets/proxy/meter.py": {
         "TURN_LIMIT": SECONDS,
+        "OTHERS_LIMIT": SECONDS,
         "LONGEST_ANSWER": "The tokens that an answer counts as before it comes.",
     },
     "session/answers.py": {"MOST": "A person's own budget."},

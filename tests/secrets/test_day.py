@@ -56,7 +56,7 @@ def test_two_runs_see_what_the_other_reserves_and_settles(tmp_path: Path, clock:
     assert other.used == Money(200, 2000)
     assert left(account(tmp_path, clock)) == 800
     assert (tmp_path / "p").stat().st_mode & 0o777 == 0o700
-    assert (tmp_path / "p" / day).stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "p" / day.split()[0]).stat().st_mode & 0o777 == 0o600
 
 
 KILLED = """
@@ -76,6 +76,19 @@ def test_a_killed_process_leaves_its_reservation_and_no_lock(tmp_path: Path, clo
     assert left(account(tmp_path, clock)) == 400
 
 
+def test_a_call_of_another_run_is_under_way_until_its_end_or_that_of_its_process(tmp_path: Path, clock: Clock) -> None:
+    one, other = account(tmp_path, clock), account(tmp_path, clock)
+    day = reserve(one, 700)
+    assert (left(one), left(other)) == (300, 300)
+    assert (one.has_others, other.has_others) == (False, True)
+    one.settle(Money(700, 7000), Money(700, 7000), day)
+    assert left(other) == 300
+    assert not other.has_others
+    subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "p"), str(NOON)], check=False, timeout=60)
+    assert left(other) == 0
+    assert not other.has_others
+
+
 def test_many_processes_lose_no_line(tmp_path: Path, clock: Clock) -> None:
     code = KILLED.replace("    os.kill(os.getpid(), signal.SIGKILL)\n", "").replace("Money(600, 1)", "Money(1, 1)")
     code = code.replace("with of.held():\n    of", "for _ in range(100):\n  with of.held():\n    of")
@@ -89,7 +102,7 @@ def test_many_processes_lose_no_line(tmp_path: Path, clock: Clock) -> None:
 def test_a_torn_or_strange_line_counts_nothing_and_spoils_no_other(tmp_path: Path, clock: Clock, torn: bytes) -> None:
     one = account(tmp_path, clock)
     day = reserve(one, 100)
-    with (tmp_path / "p" / day).open("ab") as file:
+    with (tmp_path / "p" / day.split()[0]).open("ab") as file:
         file.write(torn)
     two = account(tmp_path, clock)
     reserve(two, 50)
@@ -154,7 +167,7 @@ def test_a_process_that_holds_the_lock_for_long_refuses_a_call(
     monkeypatch.setattr(day_module, "LOCK_LIMIT", 0.1)
     one = account(tmp_path, clock)
     day = reserve(one, 1)
-    with (tmp_path / "p" / day).open("rb") as file:
+    with (tmp_path / "p" / day.split()[0]).open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         with pytest.raises(OSError, match=r"\w"):
             reserve(one, 1)

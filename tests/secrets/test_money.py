@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from pccpipe.secrets.prices import MICROS, Price, Prices
 from pccpipe.secrets.proxy.accounts import BudgetAccount, Money, Payer, SpendLimits
 from pccpipe.secrets.proxy.day import DayAccount
 from pccpipe.secrets.proxy.grant import Api, Grant
-from pccpipe.secrets.proxy.meter import BudgetExceededError, Meter, ModelUse, WantedCall
+from pccpipe.secrets.proxy.meter import BudgetExceededError, Meter, ModelUse, Reservation, WantedCall
 from pccpipe.secrets.proxy.proxy import Proxy
 from pccpipe.secrets.proxy.usage import Tokens
 from tests.secrets.test_proxy import ASK, KEY, Client
@@ -91,6 +92,28 @@ def test_two_runs_in_parallel_do_not_exceed_the_budget_of_the_day(model: ModelSe
     later = DayAccount(tmp_path / "p", limits, "r3")
     with later.held():
         assert later.used == Money(sum(used.tokens.total for used in uses), spent)
+
+
+def test_a_call_waits_for_one_of_another_run_that_reserves_the_rest_of_the_day(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = SpendLimits(100_000)
+    one, other = (meter(DayAccount(tmp_path / "p", limits, f"r{number}")) for number in "12")
+    wanted = WantedCall(100, 25, None, model="m")
+    first = one.reserve(wanted, lambda: False)
+    assert first.tokens == 100_000, "alone, it may take all"
+    got: list[Reservation] = []
+    second = threading.Thread(target=lambda: got.append(other.reserve(wanted, lambda: False)))
+    second.start()
+    time.sleep(0.3)
+    assert not got
+    one.settle(first, Tokens(100, 0, 50))
+    second.join(5)
+    assert got[0].tokens == 99_850
+    # A process that is stopped does not stop the others.
+    monkeypatch.setattr("pccpipe.secrets.proxy.meter.OTHERS_LIMIT", 0.3)
+    with pytest.raises(BudgetExceededError, match="the project's budget of the day"):
+        one.reserve(wanted, lambda: False)
 
 
 def test_a_refusal_names_the_budget_and_how_to_raise_it(model: ModelServer) -> None:

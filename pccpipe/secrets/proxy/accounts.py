@@ -60,6 +60,11 @@ class BudgetAccount:
         yield
 
     @property
+    def has_others(self) -> bool:
+        """Calls of other processes are under way, as of the last `held`."""
+        return False
+
+    @property
     def is_limited(self) -> bool:
         return self.limits.tokens is not None or self.limits.micros is not None
 

@@ -1,7 +1,8 @@
 """Count what a project's runs spend in a day, in a file that all processes on this machine share.
 
-Each call adds a line for its reservation, and one for the difference once it is over. A process that is killed between
-leaves the reservation. A line that a full disk cut counts nothing: its call was refused, or its reservation stays.
+Each call adds a line for its reservation, and one for the difference once it is over; both name the call. A process
+that is killed between leaves the reservation. A line that a full disk cut counts nothing: its call was refused, or its
+reservation stays.
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import itertools
 import json
 import os
+import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -44,6 +47,15 @@ class DayAccount(BudgetAccount):
         self._fd = -1
         self._read = 0
         self._has_whole_lines = True
+        self._own = f"{os.getpid()}.{secrets.token_hex(4)}."
+        """Begins the names of its own calls; those of others begin with their process too."""
+        self._numbers = itertools.count(1)
+        self._under_way: set[str] = set()
+        """The calls that the file has without their end."""
+
+    @property
+    def has_others(self) -> bool:
+        return any(not call.startswith(self._own) and _is_alive(call) for call in self._under_way)
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -52,18 +64,20 @@ class DayAccount(BudgetAccount):
 
     def reserve(self, amount: Money) -> str:
         """Add a line to the file, within `held`: `used` has the reservations too, also those of others."""
+        call = f"{self._own}{next(self._numbers)}"
         if amount != Money():
-            self._append(amount)
+            self._append(amount, call)
         self.calls += 1
-        return self._day
+        return f"{self._day} {call}"
 
     def settle(self, reserved: Money, used: Money, of: str) -> None:
         """Add the difference to the file of the day of the reservation; if that fails, the reservation stays."""
         self.calls -= 1
-        if used == reserved:
+        if used == reserved == Money():
             return
-        with contextlib.suppress(OSError), self._locked(of):
-            self._append(used - reserved)
+        day, _, call = of.partition(" ")
+        with contextlib.suppress(OSError), self._locked(day):
+            self._append(used - reserved, call)
 
     def close(self) -> None:
         """Close the file. Idempotent."""
@@ -105,6 +119,7 @@ class DayAccount(BudgetAccount):
             self._remove_old(day)
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         self._day, self._read, self.used, self._has_whole_lines = day, 0, Money(), True
+        self._under_way.clear()
 
     def _catch_up(self) -> None:
         """Add the lines that are new since the last look."""
@@ -114,13 +129,16 @@ class DayAccount(BudgetAccount):
             if not whole and len(piece) == _PIECE:
                 whole = len(piece)  # no line of ours is this long
             for line in piece[:whole].split(b"\n"):
-                self.used += _money(line)
+                money, call = _entry(line)
+                self.used += money
+                if call:
+                    self._under_way ^= {call}
             self._read += whole
             if not self._has_whole_lines and len(piece) < _PIECE:
                 break
 
-    def _append(self, money: Money) -> None:
-        line = json.dumps({"run": self._run_id, "tokens": money.tokens, "micros": money.micros})
+    def _append(self, money: Money, call: str) -> None:
+        line = json.dumps({"run": self._run_id, "tokens": money.tokens, "micros": money.micros, "call": call})
         data = f"{'' if self._has_whole_lines else chr(10)}{line}\n".encode()
         if os.write(self._fd, data) != len(data):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -133,13 +151,27 @@ class DayAccount(BudgetAccount):
                 path.unlink(missing_ok=True)
 
 
-def _money(line: bytes) -> Money:
+def _entry(line: bytes) -> tuple[Money, str]:
+    """Return the amount of a line, and its call if it names one."""
     try:
         match json.loads(line):
+            case {"tokens": int(tokens), "micros": int(micros), "call": str(call)}:
+                return Money(tokens, micros), call
             case {"tokens": int(tokens), "micros": int(micros)}:
-                return Money(tokens, micros)
+                return Money(tokens, micros), ""
             case _:
                 pass
     except (ValueError, RecursionError):
         pass
-    return Money()
+    return Money(), ""
+
+
+def _is_alive(call: str) -> bool:
+    """Say whether the process of a call still runs."""
+    try:
+        os.kill(int(call.partition(".")[0]), 0)
+    except PermissionError:
+        return True
+    except (OSError, ValueError, OverflowError):
+        return False
+    return True

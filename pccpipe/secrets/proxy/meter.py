@@ -23,6 +23,8 @@ SHORTEST_ANSWER = 16
 """Tokens; OpenAI's API refuses a lower limit for an answer."""
 TURN_LIMIT = 600.0
 """Seconds that a call waits for calls under way if not all fit at the same time."""
+OTHERS_LIMIT = 120.0
+"""Seconds that it waits likewise for those of other processes, which may be stopped."""
 
 
 class ModelUse(Struct, frozen=True):
@@ -175,13 +177,16 @@ class Meter:
         if not self.is_limited:
             with self._lock:
                 return self._take(Reservation(0, wanted.output, 0, wanted.likely_input, price))
-        until = time.monotonic() + TURN_LIMIT
+        now = time.monotonic()
+        until, until_alone = now + TURN_LIMIT, now + OTHERS_LIMIT
         with self._lock:
             while True:
                 with self._held():
                     if reservation := self._fitting(wanted, price):
                         return self._take(reservation)
-                    if not any(account.calls for account in self.accounts if account.is_limited):
+                    limited = [account for account in self.accounts if account.is_limited]
+                    is_shared = any(account.has_others for account in limited) and time.monotonic() < until_alone
+                    if not is_shared and not any(account.calls for account in limited):
                         return self._take(self._rest(wanted, price))
                 if is_over():
                     raise ConnectionResetError("the step is over")  # no budget refused the call
