@@ -204,3 +204,21 @@ def test_a_cut_answer_counts_all_of_its_input(model: ModelServer) -> None:
     client = Client(Proxy(), f"{model.url}/v1")
     client.ask("POST", "/v1/responses", {**ASK, "input": "x" * 40_000})
     assert settled(client).tokens.total >= 10_000
+
+
+def test_a_client_that_leaves_while_its_call_waits_for_its_turn_costs_no_call(model: ModelServer) -> None:
+    model.set({"replies": [{"text": "ok"}]})
+    client = limited(model, 10_000)
+    first = client.grant.reserve(Request([b"x"], most_input=9000, likely_input=9000, output=900))
+    body = json.dumps(ASK).encode()
+    connected = client.connect()
+    head = f"POST /v1/responses HTTP/1.1\r\nHost: p\r\nAuthorization: Bearer {client.tokens['KEY']}\r\n"
+    connected.sendall(head.encode() + f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
+    time.sleep(0.5)
+    connected.close()
+    time.sleep(1)
+    client.grant.settle(first, Tokens(10, 0, 10))
+    assert client.ask("POST", "/v1/responses", ASK)[0] == 200
+    time.sleep(0.5)
+    assert len(model.requests) == 1
+    assert client.meter.used.refused == 0

@@ -20,6 +20,7 @@ from pccpipe.secrets.proxy import egress, upstream
 from pccpipe.secrets.proxy.grant import PREFIX, Api, EndedTokenError, Grant
 from pccpipe.secrets.proxy.meter import BudgetExceededError
 from pccpipe.secrets.proxy.provider_limits import (
+    GLANCE,
     HOLD,
     NOTABLE,
     STATUSES,
@@ -140,7 +141,7 @@ class Exchange:
     def _answered(self, grant: Grant, api: Api, request: upstream.ClientRequest, checked: Request) -> float:
         """Call the model's API and pass on its answer; or return the seconds after which to call again."""
         try:
-            reserved = grant.reserve(checked)
+            reserved = grant.reserve(checked, lambda: self._hold(GLANCE, grant))
         except BudgetExceededError as error:
             raise HttpRefusal(400, "budget_exceeded", str(error)) from error
         with upstream.UpstreamCall(api, grant, request, checked, reserved) as call:

@@ -161,8 +161,12 @@ class Grant:
                 self._ends.discard(end)
                 self._lock.notify_all()
 
-    def reserve(self, request: Request) -> Reservation:
-        """Reserve tokens for a call. Raises BudgetExceededError, ConnectionResetError."""
+    def reserve(self, request: Request, look: Callable[[], None] = lambda: None) -> Reservation:
+        """Reserve tokens for a call. Raises BudgetExceededError, ConnectionResetError.
+
+        Args:
+            look: called again and again while the call waits; raises ConnectionResetError if its client left.
+        """
         if not request.takes_tokens:
             return self.meter.reserve_nothing()
         wanted = WantedCall(
@@ -173,7 +177,12 @@ class Grant:
             model=request.model,
             shortest=max(SHORTEST_ANSWER, request.shortest),
         )
-        return self.meter.reserve(wanted, lambda: self._ending)
+
+        def is_over() -> bool:
+            look()
+            return self._ending
+
+        return self.meter.reserve(wanted, is_over)
 
     def answered(self, words: str) -> None:
         """Record how the model's API answered a call; `words` is the problem, or empty."""

@@ -168,10 +168,10 @@ class Meter:
     def reserve(self, wanted: WantedCall, is_over: Callable[[], bool]) -> Reservation:
         """Reserve what a call may take; wait for calls under way if necessary.
 
-        Raises BudgetExceededError; ConnectionResetError if its step ends while it waits.
+        Raises BudgetExceededError; ConnectionResetError if its step ends, or its client leaves, while it waits.
 
         Args:
-            is_over: says that its step has ended.
+            is_over: says that its step has ended; raises ConnectionResetError if its client left.
         """
         price = self._price_of(wanted.model)
         if not self.is_limited:
@@ -179,8 +179,8 @@ class Meter:
                 return self._take(Reservation(0, wanted.output, 0, wanted.likely_input, price))
         now = time.monotonic()
         until, until_alone = now + TURN_LIMIT, now + OTHERS_LIMIT
-        with self._lock:
-            while True:
+        while True:
+            with self._lock:
                 with self._held():
                     if reservation := self._fitting(wanted, price):
                         return self._take(reservation)
@@ -188,11 +188,11 @@ class Meter:
                     is_shared = any(account.has_others for account in limited) and time.monotonic() < until_alone
                     if not is_shared and not any(account.calls for account in limited):
                         return self._take(self._rest(wanted, price))
-                if is_over():
-                    raise ConnectionResetError("the step is over")  # no budget refused the call
                 if time.monotonic() > until:
                     raise self._refusal(wanted, price)
                 self._lock.wait(0.2)
+            if is_over():
+                raise ConnectionResetError("nobody wants the call any more")  # no budget refused it
 
     def settle(self, reservation: Reservation, tokens: Tokens) -> None:
         """Replace the reservation of a finished call by what it took."""

@@ -33,6 +33,8 @@ LONGEST_UNTOLD_WAIT = 60.0
 NOTABLE = 10.0
 """Seconds of a wait from which on a person learns of it."""
 FIRST_PAUSE = 2.0
+GLANCE = 0.01
+"""Seconds of a look whether a client is still there."""
 LOOK = 0.5
 """Seconds after which a waiting call checks whether its step goes on."""
 _KINDS = ("overloaded_error", "rate_limit_error", "rate_limit_exceeded", "server_is_overloaded", "slow_down")
