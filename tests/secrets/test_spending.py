@@ -124,6 +124,7 @@ def test_a_step_that_ends_during_a_call_pays_the_reservation(model: ModelServer)
     used = client.used[-1]
     assert used.reserved == 0
     assert used.tokens.total >= 3000
+    assert not client.grant.trouble, "the API is not why the step failed"
 
 
 def test_an_api_that_refuses_costs_nothing(model: ModelServer) -> None:

@@ -187,6 +187,8 @@ class Grant:
     def answered(self, words: str) -> None:
         """Record how the model's API answered a call; `words` is the problem, or empty."""
         with self._lock:
+            if self._ending:
+                return  # the step's end cut the call
             self._trouble, self._troubles = words, self._troubles + 1 if words else 0
 
     @property
