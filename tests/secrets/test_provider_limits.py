@@ -152,15 +152,28 @@ def test_a_wait_of_minutes_has_parts_that_clients_bear(
     client: Client, model: ModelServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pccpipe.secrets.proxy.exchange.HOLD", 0.6)
-    model.set(failing(429, 1, retry_after="2"))
+    # Anthropic's clients do not call again after the second one, whatever the first one says.
+    model.set(failing(429, 1, retry_after="2", x_should_retry="false"))
     connection = client.connection()
     began = time.monotonic()
     connection.request("POST", "/v1/responses", json.dumps(ASK), {"Authorization": f"Bearer {client.tokens['KEY']}"})
     response = connection.getresponse()
     assert (response.status, response.headers["retry-after"]) == (429, "1")
+    assert response.headers.get_all("x-should-retry") == ["true"]
     assert b"scripted failure" in response.read()
     assert time.monotonic() - began >= 0.6
     assert client.grant.provider_limits.beyond is None
+    assert client.ask("POST", "/v1/responses", ASK)[0] == 200
+
+
+def test_short_waits_add_up_to_no_longer_one(
+    client: Client, model: ModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pccpipe.secrets.proxy.exchange.HOLD", 2.5)
+    model.set(failing(429, 4, retry_after="1"))
+    began = time.monotonic()
+    assert client.ask("POST", "/v1/responses", ASK)[0] == 429
+    assert 2.5 <= time.monotonic() - began < 5
     assert client.ask("POST", "/v1/responses", ASK)[0] == 200
 
 
@@ -200,7 +213,7 @@ def test_the_end_of_a_step_ends_the_wait(client: Client, model: ModelServer) -> 
     asking = threading.Thread(target=ask, daemon=True)
     asking.start()
     until = time.monotonic() + 5
-    while not model.requests and time.monotonic() < until:
+    while not client.used and time.monotonic() < until:
         time.sleep(0.01)
     client.proxy.end(client.grant)
     asking.join(5)
@@ -311,5 +324,6 @@ def test_no_limit_is_noted_after_the_end_of_the_attempt() -> None:
     noted: list[ProviderLimit] = []
     known = ProviderLimits(Deadline.after(5, "step"), noted.append)
     known.end()
-    assert known.wait("A", ProviderLimit("x", time.time() + 60)) == 0
+    with pytest.raises(ConnectionResetError):
+        known.wait("A", ProviderLimit("x", time.time() + 60))
     assert not noted

@@ -28,7 +28,7 @@ from pccpipe.secrets.proxy.provider_limits import (
     beginning,
     hold,
     limit_of,
-    used_up,
+    trouble_of,
 )
 from pccpipe.secrets.proxy.refusal import HttpRefusal, asked_api
 from pccpipe.secrets.proxy.request import RefusedRequestError, Request, read_request
@@ -134,12 +134,18 @@ class Exchange:
         with contextlib.ExitStack() as stack:
             checked = self._read(client_request, api, self._body(stack, grant), grant)
             with grant.open_calls:
-                while wait := self._answered(grant, api, client_request, checked):
+                until = time.monotonic() + HOLD
+                while wait := self._answered(grant, api, client_request, checked, until):
                     # The call is over, so it reserves no tokens meanwhile.
                     self._hold(wait, grant)
 
-    def _answered(self, grant: Grant, api: Api, request: upstream.ClientRequest, checked: Request) -> float:
-        """Call the model's API and pass on its answer; or return the seconds after which to call again."""
+    def _answered(
+        self, grant: Grant, api: Api, request: upstream.ClientRequest, checked: Request, until: float
+    ) -> float:
+        """Call the model's API and pass on its answer; or return the seconds after which to call again.
+
+        Some clients give up without an answer: by `until`, this one gets one, calls again, and waits on.
+        """
         try:
             reserved = grant.reserve(checked, lambda: self._hold(GLANCE, grant))
         except BudgetExceededError as error:
@@ -158,7 +164,7 @@ class Exchange:
                 return 0.0
             body = beginning(answer.pieces) if answer.status in STATUSES else b""
             answer = replace(answer, pieces=itertools.chain((body,), answer.pieces))
-            grant.answered(_trouble(answer.status, body))
+            grant.answered(trouble_of(answer.status, body))
             limit = limit_of(answer.status, answer.headers, body)
             if limit is None:
                 self._pass_on(replace(answer, pieces=grant.provider_limits.watched(api.secret, answer.pieces)))
@@ -168,9 +174,10 @@ class Exchange:
                 grant.warn(f"the model's API {limit.words}: the proxy waits and makes the call again")
             if not wait:
                 self._pass_on(answer)
-        if wait > HOLD:
-            # Some clients give up without an answer: this one asks again, and its next call waits on.
-            self._hold(HOLD, grant)
+                return 0.0
+        left = until - time.monotonic()
+        if wait > left:
+            self._hold(left, grant)
             self._pass_on(replace(answer, headers=asking_again(answer.headers), pieces=iter((body,))))
             return 0.0
         return wait
@@ -380,14 +387,6 @@ class Exchange:
         if data:
             self._stream.settimeout(SEND_LIMIT)
             self._stream.sendall(data)
-
-
-def _trouble(status: int, body: bytes) -> str:
-    """Say in words what is wrong with an answer; empty for a good one."""
-    if status < 400:
-        return ""
-    reason = used_up(body)
-    return f"answered {status}: the account of its key has no money left ({reason})" if reason else f"answered {status}"
 
 
 def _plain(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[str, str]]:

@@ -40,7 +40,9 @@ LOOK = 0.5
 _KINDS = ("overloaded_error", "rate_limit_error", "rate_limit_exceeded", "server_is_overloaded", "slow_down")
 """The types of errors that an API sends as an event of a stream that began well."""
 _KIND = re.compile("|".join(_KINDS).encode())
-_USED_UP = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
+_RETRY = ("retry-after", "x-should-retry")
+"""The headers in which an API says whether, and when, a client should call again."""
+_NO_MONEY = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
 _NUMBER = re.compile(r"[0-9]{1,13}(\.[0-9]{1,9})?")
 _PARTS = re.compile(
     r"(?:([0-9]{1,6})d)?(?:([0-9]{1,6})h)?(?:([0-9]{1,6})m)?"
@@ -66,7 +68,7 @@ class ProviderLimit(Struct, frozen=True):
 
 def limit_of(status: int, headers: Iterable[tuple[str, str]], body: bytes = b"") -> ProviderLimit | None:
     """Return the limit that an answer states; None for any other answer, also for an account that is used up."""
-    if status not in STATUSES or used_up(body):
+    if status not in STATUSES or _used_up(body):
         return None
     seconds = _told({name.lower(): value.strip() for name, value in headers})
     if seconds is None:
@@ -128,11 +130,14 @@ class ProviderLimits:
             self._beyond.pop("", None)
 
     def wait(self, key: str, limit: ProviderLimit) -> float:
-        """Return the seconds after which the call is made again; 0: its client gets the answer."""
+        """Return the seconds after which the call is made again; 0: its client gets the answer.
+
+        Raises ConnectionResetError after the attempt's end.
+        """
         now = time.monotonic()
         with self._lock:
             if self._is_over:
-                return 0.0
+                raise ConnectionResetError("the step is over")
             self._last[key] = limit
             since = self._since.setdefault(key, now)
             # From the time, not from the number of answers: many calls may meet the same limit at once.
@@ -226,8 +231,8 @@ def hold(stream: ByteStream, seconds: float, is_over: Callable[[], bool]) -> byt
 
 def asking_again(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     """Return the headers of an answer that makes its client call again at once."""
-    others = [(name, value) for name, value in headers if not name.lower().startswith("retry-after")]
-    return [*others, ("retry-after", "1")]
+    others = [(name, value) for name, value in headers if not name.lower().startswith(_RETRY)]
+    return [*others, ("retry-after", "1"), ("x-should-retry", "true")]
 
 
 def beginning(pieces: Iterable[bytes]) -> bytes:
@@ -241,14 +246,22 @@ def beginning(pieces: Iterable[bytes]) -> bytes:
     return read
 
 
-def used_up(body: bytes) -> str:
+def trouble_of(status: int, body: bytes) -> str:
+    """Say in words what is wrong with an answer; empty for a good one."""
+    if status < 400:
+        return ""
+    reason = _used_up(body)
+    return f"answered {status}: the account of its key has no money left ({reason})" if reason else f"answered {status}"
+
+
+def _used_up(body: bytes) -> str:
     """Return the code of an error that says that the account has no money left; empty for any other answer.
 
     It has the status of a limit, and no time lets it pass.
     """
     error = _error(body)
     codes = (error.get("code"), error.get("type"))
-    return next((code for code in codes if isinstance(code, str) and code in _USED_UP), "")
+    return next((code for code in codes if isinstance(code, str) and code in _NO_MONEY), "")
 
 
 def _error(body: bytes) -> dict[str, Json]:
