@@ -1,4 +1,4 @@
-"""`pccpipe validate`: lists every problem of pipelines, project files, policies, test files and results' schemas."""
+"""`pccpipe validate`: lists every problem of pipelines, project, agent and test files, policies, results' schemas."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @click.argument("files", type=FILE, nargs=-1, required=True, metavar="FILE...")
 @click.option(
     "--kind",
-    type=click.Choice(["auto", "pipeline", "project", "policy", "test", "schema"]),
+    type=click.Choice(["auto", "pipeline", "project", "policy", "agent", "test", "schema"]),
     default="auto",
     show_default=True,
     help="What the files are. `auto` reads the schema that a file names for editors, its name and its keys.",
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 )
 @click.pass_context
 def validate(context: click.Context, files: Sequence[Path], kind: str, policy: Path | None, how: str) -> None:
-    """Check pipelines, project files, policies, test files and results' JSON Schemas.
+    """Check pipelines, project files, policies, agent files, test files and results' JSON Schemas.
 
     Reports all problems at once, each with line, column and a suggestion. Exit status: 0 no problem, 2 problems.
     """

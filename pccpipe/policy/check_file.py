@@ -1,4 +1,4 @@
-"""Checks one file by itself: a pipeline, a project file, a policy, a test file, or the JSON Schema of a result."""
+"""Checks one file by itself: a pipeline, a project file, a policy, an agent or test file, or a result's JSON Schema."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ from pccpipe.errors import SpecError, UsageError
 from pccpipe.policy.enforce import PipelineCheck, ProjectCheck
 from pccpipe.policy.file import load_policy
 from pccpipe.policy.policy import Policy
-from pccpipe.spec.load import check_schema_file, load_pipeline
+from pccpipe.spec.agent_file import read_agent, rule_problems
+from pccpipe.spec.load import check_schema_file, load_pipeline, load_source
 from pccpipe.spec.position import Position
 from pccpipe.spec.problem import Problem, Rule
 from pccpipe.spec.project import load_project
+from pccpipe.spec.schema import structure_problems
+from pccpipe.spec.source import Source
 
 
 class CheckedAs(StrEnum):
@@ -26,6 +29,7 @@ class CheckedAs(StrEnum):
     PIPELINE = "pipeline"
     PROJECT = "project"
     POLICY = "policy"
+    AGENT = "agent"
     TEST = "test"
     SCHEMA = "schema"
 
@@ -63,6 +67,10 @@ def _described(file: Path, kind: CheckedAs, policy: Policy | None) -> str:
         case CheckedAs.POLICY:
             load_policy(file)
             return "a policy"
+        case CheckedAs.AGENT:
+            load_source(file, "agent", _agent_rules)
+            agent = read_agent(file)
+            return f"an agent file, {agent.name} with the API {agent.api.value}"
         case CheckedAs.PROJECT:
             project = load_project(file, check=ProjectCheck(policy) if policy else None)
             return f"project {project.id}, isolation {project.isolation_mode.value}"
@@ -71,12 +79,20 @@ def _described(file: Path, kind: CheckedAs, policy: Policy | None) -> str:
             return f"pipeline {pipeline.name}, {len(pipeline.steps) + len(pipeline.always)} steps at the top"
 
 
+def _agent_rules(source: Source) -> list[Problem]:
+    return [] if structure_problems(source, "agent") else rule_problems(source)
+
+
 _NAMED = re.compile(
     rb"""^(?:#[ \t]*yaml-language-server:[ \t]*)?["']?\$schema["']?[ \t]*[=:][ \t]*(\S+)""", re.MULTILINE
 )
 _OF_POLICIES = {b"preset", b"places", b"fallbacks", b"ceilings"}
+_OF_AGENTS = {b"program", b"in_container", b"outside", b"api"}
+_OF_TESTS = {b"cases", b"script", b"pipeline"}
 _TOP_KEYS = re.compile(
-    rb"^(cases|steps|always|inputs|isolation_mode|vm|lost_after|preset|places|fallbacks|ceilings)[ \t]*:", re.MULTILINE
+    rb"^(cases|script|pipeline|program|api|in_container|outside|steps|always|inputs|isolation_mode|vm|lost_after|preset"
+    rb"|places|fallbacks|ceilings)[ \t]*:",
+    re.MULTILINE,
 )
 _READ = 1024 * 1024
 """Bytes of a file that are searched for its kind."""
@@ -92,12 +108,14 @@ def _kind(file: Path) -> CheckedAs:
     except OSError:
         return CheckedAs.PIPELINE
     for named in _NAMED.findall(text):
-        for kind in (CheckedAs.POLICY, CheckedAs.PROJECT, CheckedAs.PIPELINE, CheckedAs.TEST):
+        for kind in (CheckedAs.POLICY, CheckedAs.PROJECT, CheckedAs.PIPELINE, CheckedAs.AGENT, CheckedAs.TEST):
             if kind.value.encode() in named.rpartition(b"/")[2]:
                 return kind
     keys = set(_TOP_KEYS.findall(text))
-    if b"cases" in keys:
+    if keys & _OF_TESTS and not keys & {b"steps", b"always"}:
         return CheckedAs.TEST
+    if keys & _OF_AGENTS and not keys & {b"steps", b"always"}:
+        return CheckedAs.AGENT
     if keys & _OF_POLICIES:
         return CheckedAs.POLICY
     if keys:

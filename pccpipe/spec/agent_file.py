@@ -17,7 +17,7 @@ from pccpipe.spec.data import listed, mapping
 from pccpipe.spec.paths import beside, is_file
 from pccpipe.spec.problem import Problem, Rule, did_you_mean
 from pccpipe.spec.schema import structure_problems
-from pccpipe.spec.source import BadYaml, read_source
+from pccpipe.spec.source import BadYaml, Source, read_source
 from pccpipe.values import Json
 
 _READ_APART = ("version", "$schema", "result", "events")
@@ -43,14 +43,22 @@ def agent_problems(path: Path) -> list[Problem]:
         source = read_source(path)
     except BadYaml as bad:
         return [Problem(each.position, each.message, each.hint, each.line, Rule.YAML) for each in (bad, *bad.others)]
-    problems = structure_problems(source, "agent")
-    if not problems:
-        try:
-            read_rules([mapping(rule) for rule in listed(mapping(source.data).get("events"))])
-        except ValueError as error:
-            at = source.of_key(("events",))
-            problems.append(Problem(at, str(error), line=source.line(at.line)))
-    return problems
+    return structure_problems(source, "agent") or rule_problems(source)
+
+
+def rule_problems(source: Source) -> list[Problem]:
+    """Return the problems of the rules of an agent file that the schema does not know."""
+    rules = [mapping(rule) for rule in listed(mapping(source.data).get("events"))]
+    for index, rule in enumerate(rules):
+        if rule.get("as") == "session" and "id" not in rule:
+            at = source.of_key(("events", index))
+            return [Problem(at, "a rule `as: session` needs the place of the `id`", line=source.line(at.line))]
+    try:
+        read_rules(rules)
+    except ValueError as error:
+        at = source.of_key(("events",))
+        return [Problem(at, str(error), line=source.line(at.line))]
+    return []
 
 
 def read_agent(path: Path) -> AgentDescription:

@@ -24,18 +24,36 @@ OTHER_TOOLS = {
     ("a step", "uses"): "there are no actions: `upload: workspace` copies the code",
     ("a step", "needs"): "steps run in order; `parallel:` runs them side by side",
     ("a step", "depends_on"): "steps run in order; `parallel:` runs them side by side",
+    ("`prompt`", "file"): "write the path of the file itself: `prompt: prompts/builder.md`",
+    ("`prompt`", "template"): "write the path of the file itself: `prompt: prompts/builder.md`",
     ("a step", "script"): "put the commands under `run:`",
     ("the file", "jobs"): "there are no jobs: put `steps:` at the top level",
     ("the file", "stages"): "there are no stages: `steps:` run in order",
 }
-"""Hints for keys of other tools, by place and key."""
+"""Hints for keys of other tools and places, by place and key."""
+
+_OTHER_FILES = {"isolation_mode": "a project file", "in_container": "an agent file", "cases": "a test file"}
+"""The kinds of files beside pipelines, by a key at the top."""
+_OF_TESTS = "it belongs in a test file, for `pccpipe test`"
+_OF_AGENTS = "it belongs in an agent file, which `use:` under `agents:` names"
+_OF_OTHER_FILES = {
+    "cases": _OF_TESTS,
+    "script": _OF_TESTS,
+    "pipeline": _OF_TESTS,
+    "program": _OF_AGENTS,
+    "in_container": _OF_AGENTS,
+    "outside": _OF_AGENTS,
+    "events": _OF_AGENTS,
+}
+"""Hints for keys at the top of a pipeline."""
 
 
 def where_known(key: str, path: KeyPath, known: Sequence[str]) -> str:
     """Return a hint with the place where the key is valid; empty if there is none."""
     definitions = json.loads(schema_text("pipeline"))
-    if "isolation_mode" in known:
-        return "it belongs in a pipeline, and this is a project file" if key in definitions["properties"] else ""
+    for mark, file in _OTHER_FILES.items():
+        if mark in known:
+            return f"it belongs in a pipeline, and this is {file}" if key in definitions["properties"] else ""
     places = {
         "the file itself, without indentation": definitions,
         "a step": definitions["definitions"]["step"],
@@ -48,7 +66,9 @@ def where_known(key: str, path: KeyPath, known: Sequence[str]) -> str:
     }
     if path and path[0] in {"vm", "inputs", "secrets"}:
         return ""
-    return next((f"it belongs to {place}" for place, schema in places.items() if key in schema["properties"]), "")
+    if hint := next((f"it belongs to {place}" for place, schema in places.items() if key in schema["properties"]), ""):
+        return hint
+    return _OF_OTHER_FILES.get(key, "") if not path else ""
 
 
 KEY_HINTS = {

@@ -37,6 +37,9 @@ def test_all_files_are_checked_and_all_problems_reported_in_order(folder: Folder
         ("a.yaml", "id: x\n", "needs the key `version`"),
         ("pccpipe.yaml", "ids: x\n", "did you mean `id`?"),
         ("a.json", '{"type": "objekt"}', "did you mean `object`?"),
+        ("a.yaml", "program: x\nin_containr: x\n", "did you mean `in_container`?"),
+        ("a.yaml", "program: x\nsteps: []\n", "it belongs in an agent file"),
+        ("a.yaml", "version: 1\npipeline: x\nscript: {}\n", "needs the key `cases`"),
     ],
 )
 def test_the_kind_of_a_file_is_detected(folder: Folder, name: str, text: str, says: str) -> None:
@@ -51,6 +54,20 @@ def test_the_kind_of_a_file_can_be_given(folder: Folder) -> None:
     assert folder.do("validate", "--kind", "project", "a.yaml").stdout == "a.yaml: fine, project x, isolation local\n"
     (folder.path / "b").write_text('{"type": "object"}')
     assert folder.do("validate", "--kind", "schema", "b").stdout == "b: fine, a JSON Schema\n"
+    (folder.path / "c.yaml").write_text("steps: []\n")
+    assert (
+        "it belongs in a pipeline, and this is an agent file"
+        in folder.do("validate", "--kind", "agent", "c.yaml").stderr
+    )
+
+
+def test_an_agent_file_is_checked_by_itself(folder: Folder) -> None:
+    text = "version: 1\nname: mine\nprogram: mine\napi: openai\nin_container: mine\n"
+    (folder.path / "mine.yaml").write_text(text)
+    assert folder.do("validate", "mine.yaml").stdout == "mine.yaml: fine, an agent file, mine with the API openai\n"
+    (folder.path / "mine.yaml").write_text(text + "events: [{match: {type: x}, as: session}]\n")
+    assert "mine.yaml:6:10: a rule `as: session` needs" in folder.do("validate", "mine.yaml").stderr
+    assert "there is no file none.yaml" in folder.do("validate", "--kind", "agent", "none.yaml").stderr
 
 
 @pytest.mark.parametrize(
