@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import cast, get_args
 
 import msgspec
 
 from pccpipe.api import load
+from pccpipe.errors import SpecError, UsageError
 from pccpipe.record.agent_events import Activity
 from pccpipe.record.events import Happening, Output
 from pccpipe.scripted.case import Expectation, RunFault, ScriptedCase
@@ -30,7 +31,8 @@ from pccpipe.scripted.reply import (
 from pccpipe.scripted.script import ScriptTurn, id_of
 from pccpipe.spec.data import listed, mapping
 from pccpipe.spec.load import load_source
-from pccpipe.spec.paths import beside
+from pccpipe.spec.model import Run, Step
+from pccpipe.spec.paths import beside, is_file
 from pccpipe.spec.position import KeyPath
 from pccpipe.spec.problem import Problem, did_you_mean
 from pccpipe.spec.schema import structure_problems
@@ -57,7 +59,7 @@ def load_cases(path: Path) -> tuple[ScriptedCase, ...]:
 
     Raises SpecError with every problem, of it or of a pipeline, and UsageError if one can't be read.
     """
-    source = load_source(path, "test", lambda source: list(_problems(source, path.parent)))
+    source = load_source(path, "test", lambda source: list(dict.fromkeys(_problems(source, path.parent))))
     return tuple(_case(path.parent, data) for _, data in _cases(source))
 
 
@@ -75,7 +77,7 @@ def _cases(source: Source) -> Iterator[tuple[KeyPath, Mapping[str, Json]]]:
 def _problems(source: Source, folder: Path) -> Iterator[Problem]:
     if structure_problems(source, "test"):
         return
-    known: dict[str, set[str]] = {}
+    known: dict[str, Sequence[Step]] = {}
     names: set[str] = set()
     for path, data in _cases(source):
         name, pipeline = str(data.get("name")), data.get("pipeline")
@@ -88,9 +90,16 @@ def _problems(source: Source, folder: Path) -> Iterator[Problem]:
             )
             continue
         if pipeline not in known:
-            steps = load(_pipeline(folder, pipeline)).all_steps()
-            known[pipeline] = {step.id for step in steps}
-        yield from _unknown_steps(source, path, data, known[pipeline])
+            try:
+                known[pipeline] = tuple(load(_pipeline(folder, pipeline)).all_steps())
+            except SpecError:
+                raise
+            except UsageError as error:
+                place = (*(path if "pipeline" in _own(source, path) else ()), "pipeline")
+                yield _problem(source, place, error.message, error.hint)
+                known[pipeline] = ()
+        if known[pipeline]:
+            yield from _unknown_steps(source, path, data, known[pipeline])
         for index, fault in enumerate(listed(_own(source, path).get("faults"))):
             event = mapping(fault).get("event")
             if event is not None and event not in _EVENTS:
@@ -106,7 +115,9 @@ def _own(source: Source, path: KeyPath) -> Mapping[str, Json]:
     return mapping(listed(mapping(source.data)["cases"])[cast("int", path[1])])
 
 
-def _unknown_steps(source: Source, path: KeyPath, data: Mapping[str, Json], known: set[str]) -> Iterator[Problem]:
+def _unknown_steps(source: Source, path: KeyPath, data: Mapping[str, Json], steps: Sequence[Step]) -> Iterator[Problem]:
+    known = {step.id for step in steps}
+    asking = {step.id for step in steps if isinstance(step.body, Run) and (step.body.agent or step.body.secrets)}
     places: list[tuple[KeyPath, str]] = []
     own = _own(source, path)
     for name in mapping(data.get("script")):
@@ -120,6 +131,9 @@ def _unknown_steps(source: Source, path: KeyPath, data: Mapping[str, Json], know
     for place, name in places:
         if id_of(name) not in known:
             yield _problem(source, place, f"the pipeline has no step `{id_of(name)}`", did_you_mean(id_of(name), known))
+        elif place[-2] == "script" and id_of(name) not in asking:
+            message = f"the step `{id_of(name)}` asks no model: it has no `agent:` and no secret"
+            yield _problem(source, place, message, did_you_mean("", asking))
 
 
 def _after_the_end(source: Source, path: KeyPath, data: Mapping[str, Json]) -> Iterator[Problem]:
@@ -146,9 +160,17 @@ def _problem(source: Source, path: KeyPath, message: str, hint: str = "") -> Pro
 
 
 def _pipeline(folder: Path, name: str) -> Path:
-    """Return the path of a pipeline's file, or the name of a built-in one."""
-    found = beside(folder, name)
-    return found.absolute() if found.exists() or "/" in name or "." in name else Path(name)
+    """Return the path of a pipeline's file, or the name of a built-in one. Raises UsageError."""
+    found = _beside(folder, name)
+    return found.absolute() if is_file(found) or "/" in name or "." in name else Path(name)
+
+
+def _beside(folder: Path, name: str) -> Path:
+    """Return the path of a file that the test file names. Raises UsageError."""
+    try:
+        return beside(folder, name)
+    except ValueError as error:
+        raise UsageError(f"the path {name!r} {error}") from error
 
 
 def _case(folder: Path, data: Mapping[str, Json]) -> ScriptedCase:
@@ -157,9 +179,9 @@ def _case(folder: Path, data: Mapping[str, Json]) -> ScriptedCase:
         name=str(data["name"]),
         folder=folder.absolute(),
         pipeline=_pipeline(folder, str(data["pipeline"])),
-        project=beside(folder, str(project)).absolute() if project else None,
+        project=_beside(folder, str(project)).absolute() if project else None,
         inputs=mapping(data.get("inputs")),
-        workspace=beside(folder, workspace).absolute()
+        workspace=_beside(folder, workspace).absolute()
         if isinstance(workspace, str)
         else {name: str(text) for name, text in mapping(workspace).items()},
         timeout=_seconds(data.get("timeout", "10m")),

@@ -56,26 +56,30 @@ def play(case: ScriptedCase, runs_dir: Path) -> CaseResult:
     except OSError as error:
         raise UsageError(f"cannot make a folder for the case's workspace: {error}") from error
     try:
-        with ScriptedServer(script.choose, key=key) as model:
-            job = ControllerJob(
-                run_id=run_id,
-                runs_dir=str(runs_dir.absolute()),
-                resumes=False,
-                pipeline=str(case.pipeline),
-                project=str(case.project) if case.project else None,
-                workspace=str(_workspace(case, folder)),
-                inputs=case.inputs,
-                secrets=dict.fromkeys(pipeline.secrets, key),
-                upstreams={
-                    name: f"{model.url}/{{step}}/{{attempt}}"
-                    for name, secret in pipeline.secrets.items()
-                    if secret.via is Via.PROXY
-                },
-                wait=case.timeout,
-                faults=case.faults,
-                fired=str(folder / "fired"),
-            )
-            said = _run_to_its_end(case, job, folder, began + case.timeout)
+        try:
+            with ScriptedServer(script.choose, key=key) as model:
+                job = ControllerJob(
+                    run_id=run_id,
+                    runs_dir=str(runs_dir.absolute()),
+                    resumes=False,
+                    pipeline=str(case.pipeline),
+                    project=str(case.project) if case.project else None,
+                    workspace=str(_workspace(case, folder)),
+                    inputs=case.inputs,
+                    secrets=dict.fromkeys(pipeline.secrets, key),
+                    upstreams={
+                        name: f"{model.url}/{{step}}/{{attempt}}"
+                        for name, secret in pipeline.secrets.items()
+                        if secret.via is Via.PROXY
+                    },
+                    wait=case.timeout,
+                    faults=case.faults,
+                    fired=str(folder / "fired"),
+                )
+                said = _run_to_its_end(case, job, folder, began + case.timeout)
+        except PccpipeError as error:
+            # Its workspace, or an answer of it: the other cases go on.
+            said = [f"it did not run to its end: {error}"]
         state = _state(run_id, runs_dir)
         found = tuple(said) or differences(case.expect, state, script, runs_dir / run_id)
     finally:
@@ -124,8 +128,8 @@ def _workspace(case: ScriptedCase, folder: Path) -> Path:
     made = folder / "workspace"
     try:
         return _copied(case, made)
-    except (OSError, shutil.Error) as error:
-        raise UsageError(f"case {case.name!r}: cannot make the workspace: {error}") from error
+    except (OSError, ValueError, shutil.Error) as error:
+        raise UsageError(f"cannot make the workspace: {error}") from error
 
 
 def _copied(case: ScriptedCase, made: Path) -> Path:

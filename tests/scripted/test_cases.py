@@ -270,6 +270,19 @@ def test_the_results_are_written_for_a_ci_server(tests: Bench) -> None:
     assert failure.get("message") == "rounds: loop: expected 2, not 1"
 
 
+def test_a_case_that_cannot_begin_fails_alone(tests: Bench) -> None:
+    cases = """
+        - {name: clash, workspace: {a: x, a/b: y}}
+        - {name: name, workspace: {"a\\0b": x}}
+        - {name: fine, script: {ask: [{do: [{result: {status: approved}}]}]}}
+    """
+    done = tests.play(cases, "--junit", "j.xml")
+    assert done.returncode == 1, done.stderr
+    assert done.stdout.count("cannot make the workspace") == 2
+    assert done.stdout.splitlines()[-1] == "3 cases, 2 failed"
+    assert ElementTree.parse(tests.folder / "j.xml").getroot().get("failures") == "2"
+
+
 def test_one_case_can_be_chosen(tests: Bench) -> None:
     cases = """
         - {name: one, script: {ask: [{do: [{result: {status: approved}}]}]}}
@@ -294,8 +307,13 @@ def test_one_case_can_be_chosen(tests: Bench) -> None:
         ("- {name: a, script: {ask: [{do: [{say: x}, {say: y}]}]}}", "the turn has ended before this answer"),
         ("- {name: a, script: {ask: [{do: [{say: x, run: y}]}]}}", "takes one key, not several: `say`, `run`"),
         ("- {name: a, script: {ask: [{do: [{fial: 429}]}]}}", "unknown key `fial`"),
-        ("- {name: a, pipeline: none.yaml}", "there is no file"),
+        ("- {name: a, pipeline: none.yaml}", "t.yaml:4:15: there is no file"),
+        ("- {name: a, script: {look: [{do: []}]}}", "the step `look` asks no model"),
         ("- {name: a, project: none.yaml}", "there is no file"),
+        ("- {name: a, pipeline: ~nobody-here/x}", "the path '~nobody-here/x' begins with an unknown home folder"),
+        ("- {name: a, project: ~nobody-here/x}", "the path '~nobody-here/x' begins with an unknown home folder"),
+        (f"- {{name: a, pipeline: {'x' * 5000}}}", "x"),
+        ("- {name: a, expect: {rounds: {loop: 1e308}}}", "`loop` must be at most"),
         ("- {name: a, script: {sync: []}}", "`sync` is empty"),
         ("- {name: a, script: {ask: [{do: 5}]}}", "`do` must be a list"),
         ("- {name: a, workspace: nowhere}", "is not a folder"),
