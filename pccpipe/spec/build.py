@@ -44,7 +44,7 @@ from pccpipe.spec.model import (
     Value,
     Via,
 )
-from pccpipe.spec.paths import read_text
+from pccpipe.spec.paths import beside, read_text
 from pccpipe.spec.position import KeyPath
 from pccpipe.spec.schema import find_schema
 from pccpipe.spec.snapshot import files_to_copy, on_its_own
@@ -307,7 +307,7 @@ class _PipelineBuilder:
     def _file(self, path: KeyPath, name: str, spec: Map) -> FileInput:
         (kind, content), *_ = spec.items()
         if kind == "template":
-            file = self._path.parent / _text(content)
+            file = beside(self._path.parent, _text(content))
             text = Template(read_text(file, TEMPLATE), self._source.of_value((*path, kind)), blocks=True)
             return FileInput(name, FileInputKind.TEMPLATE, text)
         return FileInput(name, FileInputKind(kind), self._template((*path, kind), content))
@@ -319,8 +319,8 @@ class _PipelineBuilder:
 
     def _build(self, path: KeyPath, spec: Map) -> Build:
         folder = self._path.parent
-        context = folder / _text(spec["context"])
-        dockerfile = folder / _text(spec["dockerfile"]) if "dockerfile" in spec else context / "Dockerfile"
+        context = beside(folder, _text(spec["context"]))
+        dockerfile = beside(folder, _text(spec["dockerfile"])) if "dockerfile" in spec else context / "Dockerfile"
         return Build(
             image=self._template((*path, "image"), spec["image"]),
             context=context,

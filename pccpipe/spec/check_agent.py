@@ -13,6 +13,7 @@ from pccpipe.spec.agent_file import agent_problems, find_agent, read_agent
 from pccpipe.spec.agent_task import PROMPT, SCHEMA
 from pccpipe.spec.data import mapping
 from pccpipe.spec.names import Visible
+from pccpipe.spec.paths import beside, is_file
 from pccpipe.spec.position import KeyPath
 from pccpipe.spec.problem import did_you_mean
 from pccpipe.spec.texts import ValueChecker
@@ -68,7 +69,10 @@ class AgentChecker:
                 self._values.say((*path, "files", name), message, "rename it", at_key=True)
         files = replace(visible, files=tuple(mapping(step.get("files"))))
         prompt = step.get("prompt")
-        if isinstance(prompt, str):
+        if isinstance(prompt, str) and self._is_text(prompt):
+            message, hint = "`prompt` must be the path of a file, not the text itself", "write `prompt: {text: ...}`"
+            self._values.say((*path, "prompt"), message, hint)
+        elif isinstance(prompt, str):
             self._values.template_file((*path, "prompt"), prompt, files)
         else:
             self._values.text((*path, "prompt", "text"), mapping(prompt).get("text"), files)
@@ -81,6 +85,13 @@ class AgentChecker:
         """Return the secrets that a step gets because of its agents."""
         entries = (mapping(self._agents.get(name)) for _, name in named((), step))
         return [secret for entry in entries if isinstance(secret := entry.get("secret"), str)]
+
+    def _is_text(self, prompt: str) -> bool:
+        """Say whether a prompt that must be a path is probably the text of one."""
+        try:
+            return "\n" in prompt or (" " in prompt and not is_file(beside(self._folder, prompt)))
+        except ValueError:
+            return False
 
     def _api(self, name: str, path: KeyPath, secret: str) -> None:
         """Check that an agent speaks the API that its secret is for."""

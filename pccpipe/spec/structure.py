@@ -133,8 +133,9 @@ def _misplaced(path: KeyPath, data: Json) -> tuple[str, str] | None:
     """Return words for a known key that cannot be combined with its neighbours; None if another problem says it."""
     key = str(path[-1])
     around: Any = data
+    step: Any = data
     for part in path[:-1]:
-        around = around[part]
+        step, around = around, around[part]
     beside = cast("dict[str, Json]", around)
     bodies = [name for name in beside if name in BODIES]
     if path == ("change",):
@@ -142,6 +143,9 @@ def _misplaced(path: KeyPath, data: Json) -> tuple[str, str] | None:
     if path[0] == "change" and key in {"set", "unset"}:
         return f"`{key}` cannot be combined with `remove: true`", "a removed step cannot be changed"
     if len(path) > 1 and path[-2] == "fallback":
+        if "agent" in step:
+            hint = "the command outside of a container comes from the agent file (`outside:`)"
+            return f"the fallback of an agent takes no `{key}`", hint
         return f"the fallback of an upload takes only `on: local`, not `{key}`", ""
     if key in BODIES:
         if key == bodies[0]:

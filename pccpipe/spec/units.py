@@ -9,7 +9,7 @@ _BYTES = {"": 1, "b": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
 LONGEST = 100 * 365 * 86400.0
 """The most seconds; a longer duration means this one."""
 LARGEST = 1 << 60
-"""The most bytes; a larger size means this one."""
+"""The most bytes or tokens; a larger number means this one."""
 _PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
 
 
@@ -27,10 +27,10 @@ def tokens(text: str | int) -> int:
     """Read `500k`, `2M`, or a number of tokens. Raises ValueError."""
     if not isinstance(text, str):
         return int(text)
-    match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)([kM]?)", text)
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([kM]?)", text)
     if not match:
         raise ValueError(f"invalid number of tokens {text!r}: write 500k or 2M")
-    return int(float(match[1]) * {"": 1, "k": 1000, "M": 1_000_000}[match[2]])
+    return int(min(LARGEST, float(match[1]) * {"": 1, "k": 1000, "M": 1_000_000}[match[2]]))
 
 
 def size(text: str | int) -> int:

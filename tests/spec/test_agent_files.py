@@ -40,6 +40,14 @@ def load(folder: Path, agent: str, pipeline: str = PIPELINE) -> Run:
     return body
 
 
+def test_a_prompt_may_lie_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "my prompt.md").write_text("do it")
+    body = load(tmp_path, AGENT, PIPELINE.replace("{text: \"${{ files['order.md'] }}\"}", "~/my prompt.md"))
+    assert body.agent
+    assert body.agent.prompt.content.source == "do it"
+
+
 def test_a_users_agent_file_is_enough(tmp_path: Path) -> None:
     body = load(tmp_path, AGENT)
     assert body.agent
@@ -78,6 +86,14 @@ def test_a_broken_agent_file_is_a_problem_with_its_place(tmp_path: Path, agent: 
         ("container: box, agent", "container: box, fallback: {on: local}, agent", "may run on `local`"),
         ("agent: mine,", "agent: mine, session: s,", "cannot continue a session"),
         ("agent: mine,", "agent: mine, repair: 2,", "`repair` has no effect"),
+        (
+            "{text: \"${{ files['order.md'] }}\"}",
+            f"Do what it says {'x' * 300}",
+            "the path of a file, not the text itself",
+        ),
+        ("{text: \"${{ files['order.md'] }}\"}", "none.md", "there is no file"),
+        ('{text: "', '{file: "', "write the path of the file itself"),
+        ("agent: mine,", "agent: mine, fallback: {on: vm, run: x},", "the fallback of an agent takes no `run`"),
         ("agent: mine,", "agent: mine, shell: bash,", "`shell` cannot be combined with `agent`"),
         ("agent: mine,", "agent: mine, run: x,", "`run` cannot be combined with `agent`"),
         ("files['order.md']", "files['other.md']", "the step has no file `other.md`"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pccpipe.spec.units import LARGEST, LONGEST, seconds, size
+from pccpipe.spec.units import LARGEST, LONGEST, seconds, size, tokens
 
 DIGITS = "9" * 400
 
@@ -21,3 +21,8 @@ def test_a_huge_size_is_the_largest(text: str | int) -> None:
 
 def test_durations_and_sizes_are_read() -> None:
     assert (seconds("1h30m"), seconds(90), size("1.5g"), size(10)) == (5400.0, 90.0, 3 << 29, 10)
+
+
+def test_a_number_of_tokens_may_have_any_length() -> None:
+    assert tokens("1" * 400 + "M") == LARGEST
+    assert tokens("1.5k") == 1500
