@@ -313,7 +313,8 @@ def main() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     try:
         os.chdir(os.environb[b"PCCPIPE_STATE"])
-        most_unread = int(os.environb[b"PCCPIPE_UNREAD"])
+        # An older pccpipe, under which this file was replaced, never says how much it read.
+        most_unread = int(os.environb.get(b"PCCPIPE_UNREAD", sys.maxsize))
         _lock()
         server = _listen()
     except OSError as error:
