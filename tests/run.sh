@@ -19,4 +19,4 @@ mypy
 lint-imports
 check-jsonschema --check-metaschema schemas/*.json
 python -m tests.testbed images
-exec python -m pytest -n 6 --dist worksteal
+exec python -m pytest -n 5 --dist worksteal

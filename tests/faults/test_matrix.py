@@ -8,7 +8,7 @@ is never `unavailable`, and at the end nothing of the run is on the VM.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -119,34 +119,11 @@ CLOCKS = {"VM's clock an hour behind": 3600, "VM's clock an hour ahead": -3600}
 """Seconds to move the controller's clock: the VM has the machine's own clock, and only the difference matters."""
 
 
-OF_ITS_OWN = {"disk full", "disk full half way through", "VM rebooted"}
-"""Rows whose VM has a small disk, or loses more than its fault's end gives back."""
-
-
-@pytest.fixture(scope="module")
-def struck_vm(bed: None) -> Iterator[VM]:
-    """Give a VM for the rows of this process whose faults heal: making one takes a quarter of a row's time."""
-    with VM.up() as vm:
-        yield vm
-
-
-@pytest.fixture
-def vm_of(request: pytest.FixtureRequest, vms: Callable[..., VM]) -> Callable[[str], VM]:
-    """Give a function that returns the VM of a row."""
-
-    def vm_of(name: str) -> VM:
-        if name in OF_ITS_OWN:
-            return vms(home_mb=110 if "disk" in name else None)
-        shared: VM = request.getfixturevalue("struck_vm")
-        return shared
-
-    return vm_of
-
-
 @pytest.mark.parametrize("name", MATRIX)
-def test_matrix(name: str, vm_of: Callable[[str], VM], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_matrix(name: str, vms: Callable[..., VM], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fault, results = MATRIX[name]
-    vm = vm_of(name)
+    # Each row has its own VM: a run that a fault cut off at its end keeps its lease for a minute.
+    vm = vms(home_mb=110 if "disk" in name else None)
     if name in CLOCKS:
         now = time.time
         monkeypatch.setattr(time, "time", lambda: now() + CLOCKS[name])
