@@ -62,7 +62,8 @@ def judge(
     elif followed.timed_out or exit_.timed_out:
         ended = replace(ended, outcome=Outcome.TIMED_OUT, message=followed.message or "its time limit has passed")
     elif followed.is_limited:
-        ended = replace(ended, message=followed.message)
+        # Also if its last call went well, while it was stopped.
+        ended = replace(ended, code=Code.MODEL_LIMITED, message=followed.message)
     elif exit_.code == 0:
         ended = replace(ended, outcome=Outcome.SUCCEEDED, message="")
     elif step.body.agent and exit_.code == NOT_FOUND:

@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from pccpipe.cancel import Deadline
 from pccpipe.executor.accounts import Raised, RunAccounts
 from pccpipe.executor.exposure import Exposure
-from pccpipe.outcome import Outcome, Place
+from pccpipe.outcome import Code, Outcome, Place
 from pccpipe.record.agent_events import AgentChanged, ModelLimited, ModelUsed, RepairAsked, SessionKept, StepWaiting
 from pccpipe.record.events import (
     ActionDone,
@@ -146,6 +146,8 @@ class Replay:
         """Whether the record has `may_have_begun` for each agent before it begins."""
         self.sessions: dict[SessionKey, SessionKept] = {}
         """The agents' sessions that the next turns continue."""
+        self.due: float | None = None
+        """The time from which `resume --due` continues the run, if it waited for a model until now."""
         self._waiting_since: float | None = None
         self._uploading: set[str] = set()
         """Uploads that may or may not have reached the VM."""
@@ -210,12 +212,13 @@ class Replay:
                 self._open(limited.step).limits[limited.attempt] = limited
             case InputAsked() | InputGiven() as input_:
                 self._apply_input(input_)
-            case RunWaiting():
-                self._waiting_since = event.time
+            case RunWaiting(due=due):
+                self._waiting_since, self.due = event.time, due
             case RunStopped():
                 self._waiting_since = event.time
                 self._reopen()
             case RunResumed():
+                self.due = None
                 self._continue_run(event.time)
                 for turns in self._turns.values():
                     if not turns[-1].ended and turns[-1].began_at is None:
@@ -225,6 +228,8 @@ class Replay:
             case Cancelling(by=by):
                 self.cancelled_by = by
             case _ if isinstance(event.what, _OF_TURN):
+                if isinstance(event.what, CommandEnded) and event.what.code is not Code.MODEL_LIMITED:
+                    self._open(event.what.step).limits.pop(event.what.attempt, None)
                 self._open(event.what.step).recorded.append(event.what)
             case _:
                 pass

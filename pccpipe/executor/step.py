@@ -113,7 +113,11 @@ def _command(step: RunStep, number: int, place: Place, where: Host, repair: Repa
     attempt = Attempt(step, number, place, where, serial, secrets, in_doubt, may_have_begun, repair)
     try:
         with contextlib.closing(secrets):
-            return _asking(step, attempt.run(started))
+            ended = attempt.run(started)
+            if ended.code is not Code.MODEL_LIMITED:
+                # Its agent got over it: the attempt's next command has not met it.
+                turn.limits.pop(number, None)
+            return _asking(step, ended)
     finally:
         context.exposure.settle(step.path)
 

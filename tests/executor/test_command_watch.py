@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from pccpipe.executor import command_watch
 from pccpipe.outcome import Code, Outcome, Stream
-from pccpipe.record.agent_events import AgentChanged, Stalled
+from pccpipe.record.agent_events import AgentChanged, RepairAsked, Stalled
 from pccpipe.record.events import CommandEnded, Event, Output
 from pccpipe.record.state import state_of
-from pccpipe.secrets.proxy.provider_limits import ProviderLimit
+from pccpipe.secrets.proxy.provider_limits import ProviderLimit, ProviderLimits
 from pccpipe.target import Chunk, Command
 from pccpipe.targets.dummy import Play
 from tests.executor.rehearsal import Stage
@@ -113,3 +114,70 @@ def test_an_agent_that_hangs_on_at_its_limit_is_ended_and_handed_over(
     first, second = played.notes.of(CommandEnded)
     assert (first.outcome, first.code, second.outcome) == (Outcome.FAILED, Code.MODEL_LIMITED, Outcome.SUCCEEDED)
     assert "stopped: its provider's limit lasts too long" in first.message
+
+
+BOTH = WARNS.replace("agent: claude", "agent: [codex, claude]")
+LIMIT = ProviderLimit("answered 429 (rate limit)")
+
+
+def at_its_limit(stage: Stage, meet: Callable[[ProviderLimits], object], lasts: float = 3.0) -> None:
+    """Let the first command of codex meet a provider's limit, as `meet` says; all its commands take some seconds."""
+
+    def script(command: Command) -> Play:
+        grant, name = grant_of(stage, command)
+        if name == "claude":
+            return Play()
+        if command.serial == 1:
+            grant.provider_limits.exceed("A", LIMIT)
+            meet(grant.provider_limits)
+        ticks = tuple(Chunk(Stream.STDOUT, b"tick\n") for _ in range(3))
+        return Play(output=ticks, lasts=lasts, files={"result.json": b"{}"} if command.serial > 1 else {})
+
+    stage.script = script
+
+
+def test_an_agent_that_gets_a_good_answer_after_its_limit_is_not_ended(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command_watch, "LIMIT_GRACE", 0.5)
+    under_way = []
+
+    def meet(limits: ProviderLimits) -> None:
+        under_way.append(limits.watched("A", iter([b"data: 1\n", b"data: 2\n"])))
+        next(under_way[0])
+
+    at_its_limit(stage, meet)
+    played = stage.play(BOTH)
+    assert played.notes.of(AgentChanged) == []
+    assert played.end_of("build").outcome is Outcome.SUCCEEDED
+
+
+def test_a_repair_is_not_ended_for_a_limit_that_the_first_command_got_over(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command_watch, "LIMIT_GRACE", 0.5)
+    (stage.folder / "any.json").write_text('{"type": "object"}')
+    at_its_limit(stage, lambda limits: limits.passed("A"), lasts=2.0)
+    played = stage.play(f"{BOTH}    result: {{path: result.json, schema: any.json}}\n")
+    assert len(played.notes.of(RepairAsked)) == 1
+    assert played.notes.of(AgentChanged) == []
+    assert played.end_of("build").outcome is Outcome.SUCCEEDED
+
+
+def test_an_agent_that_was_ended_at_its_limit_is_handed_over_even_if_its_last_call_went_well(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command_watch, "LIMIT_GRACE", 0.5)
+    met: list[ProviderLimits] = []
+    check = command_watch.CommandWatch.check
+
+    def late(watch: command_watch.CommandWatch) -> command_watch.WatchEnd | None:
+        if end := check(watch):
+            met[0].passed("A")
+        return end
+
+    monkeypatch.setattr(command_watch.CommandWatch, "check", late)
+    at_its_limit(stage, met.append, lasts=20.0)
+    played = stage.play(BOTH)
+    assert [change.agent for change in played.notes.of(AgentChanged)] == ["claude"]
+    assert played.notes.of(CommandEnded)[0].code is Code.MODEL_LIMITED

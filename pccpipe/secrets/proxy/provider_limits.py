@@ -96,8 +96,11 @@ class ProviderLimits:
         self._on_beyond = on_beyond
         self._lock = threading.RLock()
         self._since: dict[str, float] = {}
-        self._beyond: dict[str, ProviderLimit] = {"": known} if known else {}
+        self._beyond: dict[str, ProviderLimit] = {}
         self._last: dict[str, ProviderLimit] = {}
+        self._known = known
+        self._good: dict[str, int] = {}
+        """The number of good answers under way, by the name of the key."""
         self._is_over = False
 
     def end(self) -> None:
@@ -107,9 +110,9 @@ class ProviderLimits:
 
     @property
     def beyond(self) -> ProviderLimit | None:
-        """The limit that stands and that the proxy does not wait for; None after a good answer."""
+        """The limit that stands and that the proxy does not wait for; None from the begin of a good answer on."""
         with self._lock:
-            return next(iter(self._beyond.values()), None)
+            return next((limit for key, limit in self._beyond.items() if not self._good.get(key)), None)
 
     def conclude(self) -> ProviderLimit | None:
         """Return the limit at which the calls ended, also one that its client did not wait for; None if there is none.
@@ -117,17 +120,17 @@ class ProviderLimits:
         For an agent that has ended without success: it counts as one that the proxy does not wait for.
         """
         with self._lock:
-            last = next(iter(self._last.items()), None)
+            last = next(((key, limit) for key, limit in self._last.items() if not self._good.get(key)), None)
         if last and self.beyond is None:
             self.exceed(*last)
-        return self.beyond
+        return self.beyond or self._known
 
     def passed(self, key: str) -> None:
         """Note an answer that no limit refused."""
         with self._lock:
             for met in (self._since, self._beyond, self._last):
                 met.pop(key, None)
-            self._beyond.pop("", None)
+            self._known = None
 
     def wait(self, key: str, limit: ProviderLimit) -> float:
         """Return the seconds after which the call is made again; 0: its client gets the answer.
@@ -166,6 +169,7 @@ class ProviderLimits:
     def watched(self, key: str, pieces: Iterable[bytes]) -> Iterator[bytes]:
         """Pass on an answer that no limit refused; note its end, or the limit that an error in its events states."""
         held, is_cut, is_good = b"", False, True
+        self._count_good(key, 1)
         try:
             for piece in pieces:
                 *lines, held = (held + piece).split(b"\n")
@@ -173,6 +177,7 @@ class ProviderLimits:
                     if not is_cut and _KIND.search(line) and (kind := _kind_of(line.removeprefix(b"data:"))):
                         # Its client makes the call again.
                         self.wait(key, ProviderLimit(f"ended its answer with an error ({kind})"))
+                        self._count_good(key, -int(is_good))
                         is_good = False
                     is_cut = False
                 if len(held) > limits.ERROR_EVENT.most:
@@ -182,6 +187,11 @@ class ProviderLimits:
             # Also if the client left once it had the last event.
             if is_good:
                 self.passed(key)
+            self._count_good(key, -int(is_good))
+
+    def _count_good(self, key: str, by: int) -> None:
+        with self._lock:
+            self._good[key] = self._good.get(key, 0) + by
 
 
 class OpenCalls:
