@@ -29,8 +29,9 @@ def give_answers(record: Path, values: Mapping[str, str], project: Project | Non
     """
     run_id = record.name
     refuse_links(Path.cwd(), record)
-    events = list(read_events(record))
     with RunLock(record):
+        # Read under the lock: until then, another process may have changed the run.
+        events = list(read_events(record))
         state = state_of(events)
         began = next((event.what for event in events if isinstance(event.what, RunStarted)), None)
         if began and (project or (began.project_path and Path(began.project_path).exists())):

@@ -36,6 +36,7 @@ from pccpipe.record.events import (
     RunResumed,
     RunStarted,
     RunStopped,
+    RunWaiting,
     Warned,
 )
 from pccpipe.record.fence import fence_run, refuse_links
@@ -43,7 +44,7 @@ from pccpipe.record.journal import Journal, Listener, make_run_dir, read_events,
 from pccpipe.record.lock import RunLock
 from pccpipe.record.logs import LogQuota
 from pccpipe.record.room import Room
-from pccpipe.record.state import RunState, state_of
+from pccpipe.record.state import WAITING, WAITING_FOR_MODEL, RunState, state_of
 from pccpipe.record.state_file import StateFile, catch_up
 from pccpipe.secrets.mask import mask_error
 from pccpipe.secrets.prices import load_prices
@@ -73,7 +74,8 @@ def begin(job: Job, caller: Caller) -> RunResult:
     shutil.rmtree(folders.state, ignore_errors=True)
     with room_to_begin(folders.record), RunLock(folders.record):
         keep_pipeline(job.pipeline, folders.record)
-        return _run(job, _started(job, caller), [], caller)
+        result = _run(job, _started(job, caller), [], caller)
+    return _ended_if_cancelled(result, job.project, caller)
 
 
 def resume(
@@ -83,6 +85,22 @@ def resume(
 
     Raises UsageError, as pccpipe.api.resume says.
     """
+    result = _resumed(record, project, accept_fallback, caller, if_due=if_due)
+    return _ended_if_cancelled(result, project, caller)
+
+
+def _ended_if_cancelled(result: RunResult, project: Project | None, caller: Caller) -> RunResult:
+    """Return the result; a run that was cancelled while a step beside another one began to wait ends first."""
+    if not caller.cancel.requested or result.state.status not in {WAITING, WAITING_FOR_MODEL}:
+        return result
+    with contextlib.suppress(RunHeld):  # another process ends it
+        return _resumed(result.record, project, (), caller)
+    return result
+
+
+def _resumed(
+    record: Path, project: Project | None, accept_fallback: Collection[str], caller: Caller, *, if_due: bool = False
+) -> RunResult:
     run_id = record.name
     refuse_links(Path.cwd(), record)
     refuse_missing(record)
@@ -248,7 +266,9 @@ def _run_between(
     except VmBusy as busy:
         # A run that began earlier is not over: a later process resumes it.
         ending = None
-        if context.replay.was_paused:
+        if context.replay.due is not None:
+            ending = RunWaiting(busy.message, context.replay.due)  # `resume --due` tries it again
+        elif context.replay.was_paused:
             hint = f"pccpipe resume {context.run_id}"
             ending = RunStopped(Outcome.UNAVAILABLE, busy.message, hint, Reason.VM_BUSY)
         raise

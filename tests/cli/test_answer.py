@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 
 from tests.cli.command import Folder
 
@@ -79,3 +80,32 @@ def test_a_waiting_run_can_be_cancelled(folder: Folder) -> None:
     assert done.code == 0, done.stderr
     assert "| tidied" in done.stdout
     assert "cancelled" in folder.do("runs").stdout
+
+
+BESIDE = f"""
+steps:
+  - id: both
+    parallel:
+      - id: asks
+        run: cp "$PCC_IN/plea" "$PCC_OUT/result.json"
+        files:
+          plea: {{text: {json.dumps(json.dumps({"escalation": PLEA}))}}}
+        result: {{path: result.json}}
+      - {{id: works, run: echo works >begun; sleep 60}}
+always: [{{id: tidy, run: echo tidied >tidy}}]
+"""
+
+
+def test_a_cancel_ends_the_run_even_if_a_step_beside_it_began_to_wait(folder: Folder) -> None:
+    folder.pipeline(BESIDE)
+    record = folder.path / ".system/runs/r1"
+
+    def is_asked() -> bool:
+        return (folder.path / "begun").exists() and "input_asked" in (record / "events.jsonl").read_text()
+
+    done = folder.signalled("run", "pipeline.yaml", "--run-id", "r1", signals=(signal.SIGINT,), when=is_asked)
+    assert done.code == 130, done.stdout + done.stderr
+    state = json.loads(folder.do("show", "r1", "--json").stdout)
+    assert state["status"] == "cancelled"
+    assert all(step["outcome"] for step in state["steps"])
+    assert (folder.path / "tidy").exists()
