@@ -10,9 +10,9 @@ from pathlib import Path
 from msgspec import Struct
 
 from pccpipe.cancel import Cancel
-from pccpipe.errors import PccpipeError, RunHeld
+from pccpipe.errors import PccpipeError, RunHeld, UsageError
 from pccpipe.policy.policy import Policy
-from pccpipe.record.due import due_runs
+from pccpipe.record.due import due_runs, refuse_strange
 from pccpipe.record.events import Event
 from pccpipe.records import runs_folder
 from pccpipe.session import session
@@ -66,11 +66,17 @@ def resume_due(
 def continue_if_due(record: Path, caller: Caller) -> DueRun:
     """Continue a run if it still waits for a model and is due."""
     try:
+        refuse_strange(record)
         return DueRun(record.name, session.resume(record, None, (), caller, if_due=True))
     except RunHeld:
         return DueRun(record.name)
-    except PccpipeError as error:
-        return DueRun(record.name, error=error)
+    except (PccpipeError, OSError) as error:
+        return DueRun(record.name, error=as_error(record, error))
+
+
+def as_error(record: Path, error: PccpipeError | OSError) -> PccpipeError:
+    """Return the error that kept a run from being continued."""
+    return error if isinstance(error, PccpipeError) else UsageError(f"run {record.name} cannot continue: {error}")
 
 
 def worst_status(runs: list[DueRun]) -> int:

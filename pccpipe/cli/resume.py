@@ -104,10 +104,10 @@ def _resume_due(
     """Continue the runs that are due; return the highest exit status."""
     import time
 
-    from pccpipe.due import DueRun, continue_if_due, worst_status
-    from pccpipe.errors import PccpipeError
+    from pccpipe.due import DueRun, as_error, continue_if_due, worst_status
+    from pccpipe.errors import PccpipeError, UsageError, VmBusy
     from pccpipe.outcome import Outcome
-    from pccpipe.record.due import due_runs
+    from pccpipe.record.due import due_runs, refuse_strange
     from pccpipe.record.journal import read_events
     from pccpipe.session.job import Caller
     from pccpipe.session.kept import pipeline_to_resume
@@ -118,16 +118,18 @@ def _resume_due(
     for entry in due_runs(runs_dir.absolute(), time.time()):
         record = runs_dir.absolute() / entry.run_id
         try:
+            refuse_strange(record)
             environ = {**environ, **take_secrets(pipeline_to_resume(record, policy))}
-        except PccpipeError as error:
-            resumed.append(DueRun(entry.run_id, error=error))
+        except (PccpipeError, OSError) as error:
+            resumed.append(DueRun(entry.run_id, error=as_error(record, error)))
         else:
             with watched(output, record, read_events(record)) as (view, cancel):
                 caller = Caller(view, cancel, accept_new_host_key, wait, environ, {}, {}, policy)
                 resumed.append(continue_if_due(record, caller))
         last = resumed[-1]
         if last.error:
-            click.echo(harmless(f"{last.run_id}: {last.error}"), err=True)
+            hint = last.error.hint if isinstance(last.error, UsageError | VmBusy) else ""
+            click.echo(harmless(f"{last.run_id}: {last.error}" + (f"\nfix: {hint}" if hint else "")), err=True)
         if last.result and last.result.outcome is Outcome.CANCELLED:
             break
     if not resumed:

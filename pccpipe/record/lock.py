@@ -100,6 +100,15 @@ def last_holder(run_dir: Path) -> Holder | None:
     return _holder(path)
 
 
+def was_held_here(run_dir: Path) -> bool:
+    """Say whether a process of this machine held the lock last. No file from elsewhere says so: the id is private."""
+    path = run_dir / LOCK
+    if path.is_symlink() or not path.is_file():
+        return False
+    holder, this_machine = _holder(path), machine_id()
+    return holder.machine == this_machine and (bool(this_machine) or holder.host == socket.gethostname())
+
+
 def _holder(path: Path) -> Holder:
     try:
         return msgspec.json.decode(path.read_bytes(), type=Holder)

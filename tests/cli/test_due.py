@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import socket
 import time
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 
 import pccpipe
 from pccpipe.due import DueRun, continue_if_due
+from pccpipe.errors import VmBusy
 from pccpipe.record.codec import encode
 from pccpipe.record.events import Event, RunWaiting, StepEnded
 from pccpipe.record.journal import read_events
@@ -104,6 +107,56 @@ def test_a_run_that_cannot_continue_keeps_no_other_from_it(folder: Folder, monke
         ("again", False, "succeeded"),
     ]
     assert set(heard) == {"again"}
+
+
+def test_a_record_that_this_machine_did_not_run_is_not_continued(folder: Folder) -> None:
+    """The authors of a repository may put a record there, with commands of theirs."""
+    planted = waiting(folder, "planted", time.time() - 9)
+    own = waiting(folder, "own", time.time() + 3600)
+    lock = planted / "lock"
+    for text in ("", "{}", json.dumps({"host": socket.gethostname()}), '{"machine": "0123"}', None):
+        if text is None:
+            lock.unlink()
+            lock.symlink_to(own / "lock")
+        else:
+            lock.write_text(text)
+        done = folder.do("resume", "--due")
+        assert done.code == 1
+        assert "planted: run planted: this machine did not run it last" in done.stderr
+        assert "pccpipe resume planted" in done.stderr
+    assert (folder.path / "count").read_text() == ""
+
+
+def test_an_error_of_the_system_keeps_no_other_run_from_it(folder: Folder) -> None:
+    broken = waiting(folder, "broken", time.time() - 9)
+    waiting(folder, "fine", time.time() - 1)
+    shutil.rmtree(broken / "logs")
+    (broken / "logs").write_text("")
+    done = folder.do("resume", "--due")
+    assert done.code == 1
+    assert "broken: " in done.stderr
+    assert "run fine succeeded" in done.stdout
+
+
+def test_a_run_stays_due_while_another_one_has_the_vm(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    due = time.time() - 1
+    record = waiting(folder, "r1", due)
+    monkeypatch.chdir(folder.path)
+
+    def busy(*_: object) -> None:
+        raise VmBusy("the VM is in use by run other", "wait")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("pccpipe.executor.executor.execute", busy)
+        for _ in range(2):
+            (run,) = pccpipe.resume_due()
+            assert isinstance(run.error, VmBusy)
+            state = pccpipe.get_run("r1", runs_dir=record.parent)
+            assert (state.status, state.due, state.message) == ("waiting_for_model", due, str(run.error.message))
+    (run,) = pccpipe.resume_due()
+    assert run.result
+    assert run.result.status == "succeeded"
+    assert (folder.path / "count").read_text() == "second\n"
 
 
 def test_a_killed_continuation_is_no_longer_due_and_resumes_as_any_run(folder: Folder) -> None:
