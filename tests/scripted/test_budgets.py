@@ -62,7 +62,7 @@ class Setting:
 
     def _choose(self, path: str, asked: Asked) -> Reply:
         self.calls += 1
-        return Reply(Say("ok"), usage=ModelUsage(0, 0, 1000), faults=(Hang(),) if self.hangs else ())
+        return Reply(Say("ok"), usage=ModelUsage(1, 0, 999), faults=(Hang(),) if self.hangs else ())
 
     def pipeline(self, *, top: str = "", step: str = "", secret: str = "") -> Path:
         file = self.folder / "pipeline.yaml"
@@ -119,9 +119,9 @@ def test_a_step_asks_for_money_and_goes_on_with_it_also_elsewhere(setting: Setti
     assert state.outcome is Outcome.SUCCEEDED, state.message
     assert setting.calls == made + 5
     assert state.model
-    assert (state.model.calls, state.model.usd) == (7, 0.098)
+    assert (state.model.calls, state.model.usd) == (7, 0.097916)
     written = json.loads((elsewhere / "r1" / "run.json").read_text())
-    assert written["model"]["usd"] == 0.098
+    assert written["model"]["usd"] == 0.097916
     assert written["steps"][0]["model"]["budget_usd"] == 20.0
 
 
