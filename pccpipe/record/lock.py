@@ -101,10 +101,23 @@ def last_holder(run_dir: Path) -> Holder | None:
 
 
 def was_held_here(run_dir: Path) -> bool:
-    """Say whether a process of this machine held the lock last. No file from elsewhere says so: the id is private."""
+    """Say whether a process of this machine held the lock last. No file from elsewhere says so: the id is private.
+
+    True while a process holds it: that one writes its name just now.
+    """
     path = run_dir / LOCK
-    if path.is_symlink() or not path.is_file():
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
         return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
     holder, this_machine = _holder(path), machine_id()
     return holder.machine == this_machine and (bool(this_machine) or holder.host == socket.gethostname())
 

@@ -112,7 +112,8 @@ class ProviderLimits:
     def beyond(self) -> ProviderLimit | None:
         """The limit that stands and that the proxy does not wait for; None from the begin of a good answer on."""
         with self._lock:
-            return next((limit for key, limit in self._beyond.items() if not self._good.get(key)), None)
+            met = next((limit for key, limit in self._beyond.items() if not self._good.get(key)), None)
+            return met or (None if any(self._good.values()) else self._known)
 
     def conclude(self) -> ProviderLimit | None:
         """Return the limit at which the calls ended, also one that its client did not wait for; None if there is none.
@@ -123,7 +124,7 @@ class ProviderLimits:
             last = next(((key, limit) for key, limit in self._last.items() if not self._good.get(key)), None)
         if last and self.beyond is None:
             self.exceed(*last)
-        return self.beyond or self._known
+        return self.beyond
 
     def passed(self, key: str) -> None:
         """Note an answer that no limit refused."""
