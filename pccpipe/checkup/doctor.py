@@ -47,7 +47,7 @@ def examine(
         on_fixed: called with each fix that was tried.
     """
     context = CheckContext(options)
-    checks = all_checks(options.project.isolation_mode)
+    checks = all_checks(options.project.isolation_mode, options.pipeline)
     fixes: list[FixResult] = []
     try:
         for left in range(ROUNDS, 0, -1):

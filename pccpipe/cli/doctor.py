@@ -15,7 +15,7 @@ from pccpipe.cli.run_view import can_be_live
 from pccpipe.model_api import ModelApi
 
 if TYPE_CHECKING:
-    from pccpipe.spec.model import Project
+    from pccpipe.spec.model import Pipeline, Project
     from pccpipe.views.checkup import CheckupView
 
 endpoint_option = click.option(
@@ -54,8 +54,8 @@ def doctor(
     from pccpipe import api
     from pccpipe.views.checkup import json_report
 
-    of_project = project_here(project)
-    view = checkup_view(of_project) if not as_json else None
+    of_project, loaded = project_here(project), api.load(pipeline) if pipeline else None
+    view = checkup_view(of_project, loaded) if not as_json else None
     report = api.doctor(
         project=of_project,
         runs_dir=runs_dir,
@@ -63,7 +63,7 @@ def doctor(
         key=take_key(),
         fix=fix,
         accept_new_host_key=accept_new_host_key,
-        pipeline=api.load(pipeline) if pipeline else None,
+        pipeline=loaded,
         on_checked=view.checked if view else None,
         on_fixed=view.fixed if view else None,
     )
@@ -79,11 +79,11 @@ def take_key() -> str:
     return take_variables(["OPENAI_API_KEY"]).get("OPENAI_API_KEY", "")
 
 
-def checkup_view(project: Project) -> CheckupView:
+def checkup_view(project: Project, pipeline: Pipeline | None = None) -> CheckupView:
     """Return the view of checks: live on a terminal, else plain."""
     from pccpipe.checkup.checks import all_checks
     from pccpipe.views.checkup import LiveCheckup, PlainCheckup
 
     if can_be_live():
-        return LiveCheckup(sys.stdout, [check.name for check in all_checks(project.isolation_mode)])
+        return LiveCheckup(sys.stdout, [check.name for check in all_checks(project.isolation_mode, pipeline)])
     return PlainCheckup(sys.stdout)

@@ -19,14 +19,15 @@ from pccpipe.checkup.checks import (
     system,
 )
 from pccpipe.outcome import IsolationMode
+from pccpipe.spec.model import Pipeline
 
 
-def all_checks(mode: IsolationMode) -> list[Check]:
-    """Return the checks of a project, by the place where its steps run."""
-    return list(_checks(mode))
+def all_checks(mode: IsolationMode, pipeline: Pipeline | None = None) -> list[Check]:
+    """Return the checks of a project, by the place where its steps run; with a pipeline, also of its agents."""
+    return list(_checks(mode, pipeline))
 
 
-def _checks(mode: IsolationMode) -> Iterator[Check]:
+def _checks(mode: IsolationMode, pipeline: Pipeline | None) -> Iterator[Check]:
     has_engine = mode is not IsolationMode.LOCAL
     on_machine = [
         *([*system.PROGRAMS] if mode is IsolationMode.VM else []),
@@ -43,7 +44,8 @@ def _checks(mode: IsolationMode) -> Iterator[Check]:
         yield check.after("login") if mode is IsolationMode.VM else check
     if has_engine:
         yield from agent.IN_CONTAINER
-        yield pipeline_agents.AGENTS
+        if pipeline and pipeline_agents.agents_of(pipeline):
+            yield pipeline_agents.AGENTS
     yield from controller.CHECKS
     if mode is IsolationMode.VM:
         yield from controller.BESIDE_VM

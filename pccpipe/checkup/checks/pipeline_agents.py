@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from pccpipe.agents.description import AgentDescription
-from pccpipe.checkup.check import Check, Finding, ok, skipped, wrong
+from pccpipe.checkup.check import Check, Finding, ok, wrong
 from pccpipe.checkup.checks.agent import PROBE_LIMIT, answers_of, opened_target
 from pccpipe.checkup.context import CheckContext
 from pccpipe.errors import Unavailable
@@ -34,9 +34,8 @@ def agents_of(pipeline: Pipeline) -> tuple[AgentInImage, ...]:
 
 def agents(context: CheckContext) -> Finding:
     """Check that each agent of the pipeline has its program in the images of its steps."""
-    asked = context.options.pipeline and agents_of(context.options.pipeline)
-    if not asked:
-        return skipped("no agents of a pipeline to look for: name one with --pipeline FILE")
+    assert context.options.pipeline is not None
+    asked = agents_of(context.options.pipeline)
     has: list[str] = []
     lacks: list[str] = []
     with opened_target(context) as target:
