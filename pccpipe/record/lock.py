@@ -87,17 +87,7 @@ def is_abandoned(run_dir: Path) -> bool:
 def last_holder(run_dir: Path) -> Holder | None:
     """Return the last holder, if no process that this machine knows holds the lock."""
     path = run_dir / LOCK
-    try:
-        fd = os.open(path, os.O_RDONLY)
-    except OSError:
-        return None
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return None
-    finally:
-        os.close(fd)
-    return _holder(path)
+    return _holder(path) if _is_free(path) else None
 
 
 def was_held_here(run_dir: Path) -> bool:
@@ -106,20 +96,28 @@ def was_held_here(run_dir: Path) -> bool:
     True while a process holds it: that one writes its name just now.
     """
     path = run_dir / LOCK
+    is_free = _is_free(path, os.O_NOFOLLOW | os.O_NONBLOCK)
+    if not is_free:
+        return is_free is False
+    holder, this_machine = _holder(path), machine_id()
+    return holder.machine == this_machine and (bool(this_machine) or holder.host == socket.gethostname())
+
+
+def _is_free(path: Path, flags: int = 0) -> bool | None:
+    """Say whether no process holds the lock; None if that cannot be known."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        fd = os.open(path, os.O_RDONLY | flags)
     except OSError:
-        return False
+        return None
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        return True
-    except OSError:
         return False
+    except OSError:
+        return None
     finally:
         os.close(fd)
-    holder, this_machine = _holder(path), machine_id()
-    return holder.machine == this_machine and (bool(this_machine) or holder.host == socket.gethostname())
+    return True
 
 
 def _holder(path: Path) -> Holder:
