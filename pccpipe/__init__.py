@@ -92,8 +92,9 @@ if TYPE_CHECKING:
     from pccpipe.record.step_state import StepState
     from pccpipe.records import delete_run, follow, get_run, list_runs, prune, read_events, read_log
     from pccpipe.session.result import RunResult
-    from pccpipe.spec.model import Keep, Pipeline, Project, Vm
+    from pccpipe.spec.model import Pipeline
     from pccpipe.spec.problem import Problem
+    from pccpipe.spec.project_model import Keep, Project, Vm
 
 __all__ = [
     "ActionDone",

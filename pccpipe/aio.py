@@ -30,7 +30,8 @@ from pccpipe.record.events import Event
 from pccpipe.record.reading import PAUSE, Follower
 from pccpipe.records import record_of
 from pccpipe.session.result import RunResult
-from pccpipe.spec.model import Pipeline, Project
+from pccpipe.spec.model import Pipeline
+from pccpipe.spec.project_model import Project
 from pccpipe.values import Json
 
 QUEUE = 1000

@@ -40,10 +40,11 @@ from pccpipe.session.result import RunResult as RunResult
 from pccpipe.session.targets import Folders
 from pccpipe.spec.inputs import resolve_inputs
 from pccpipe.spec.load import NO_FOLDER, load_pipeline, load_text
-from pccpipe.spec.model import Pipeline, Project
+from pccpipe.spec.model import Pipeline
 from pccpipe.spec.project import DEFAULT_FILE
 from pccpipe.spec.project import load_project as read_project
 from pccpipe.spec.project import local_project as local_project
+from pccpipe.spec.project_model import Project
 from pccpipe.spec.search import WAY_ON, refuse_required, step_that_needs_a_project
 from pccpipe.spec.write import yaml_text
 from pccpipe.values import Json

@@ -19,7 +19,7 @@ from pccpipe.record.state import RunState, load_state
 if TYPE_CHECKING:
     from pccpipe.gc.delete import RemovedRun
     from pccpipe.gc.prune import PrunedRun
-    from pccpipe.spec.model import Project
+    from pccpipe.spec.project_model import Project
 
 
 def list_runs(*, runs_dir: str | Path | None = None) -> list[RunEntry]:

@@ -32,7 +32,9 @@ from pccpipe.machine.retry import UNREACHABLE
 from pccpipe.outcome import IsolationMode, Outcome, Place
 from pccpipe.record.events import CommandEnded, CommandStarted, Event, Output, RunStarted
 from pccpipe.record.step_path import split
-from pccpipe.spec.model import Pipeline, Project, Run, SecretSource, Via
+from pccpipe.spec.model import Pipeline, Run
+from pccpipe.spec.project_model import Project
+from pccpipe.spec.secret import SecretSource, Via
 from pccpipe.ssh.connection import Connection
 from pccpipe.values import Json
 

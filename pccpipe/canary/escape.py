@@ -25,7 +25,7 @@ from pccpipe.machine.local import LocalMachine
 from pccpipe.machine.retry import UNREACHABLE
 from pccpipe.outcome import IsolationMode, Outcome
 from pccpipe.record.events import ActionDone, CommandStarted, Event, StepEnded
-from pccpipe.spec.model import Project
+from pccpipe.spec.project_model import Project
 from pccpipe.ssh.connection import Connection
 from pccpipe.values import Json
 

@@ -14,8 +14,8 @@ from pccpipe.errors import Refused, UsageError
 from pccpipe.layout import ARTIFACTS
 from pccpipe.record.events import ActionDone, CommandStarted, Event, StepEnded
 from pccpipe.secrets.sources import read_secrets
-from pccpipe.spec.model import Secret, SecretSource
 from pccpipe.spec.position import Position
+from pccpipe.spec.secret import Secret, SecretSource
 from pccpipe.target import Command
 from pccpipe.views.jsonl import JsonLinesView
 from pccpipe.views.plain import PlainView

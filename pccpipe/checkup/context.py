@@ -20,7 +20,8 @@ from pccpipe.layout import system_folder
 from pccpipe.machine.base import Done, ListeningMachine, Machine
 from pccpipe.machine.local import LocalMachine
 from pccpipe.outcome import IsolationMode, Reason
-from pccpipe.spec.model import Pipeline, Project, Vm
+from pccpipe.spec.model import Pipeline
+from pccpipe.spec.project_model import Project, Vm
 from pccpipe.ssh.connection import Connection
 
 HOLDER = "pccpipe-doctor"

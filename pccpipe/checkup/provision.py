@@ -15,7 +15,7 @@ from pccpipe.layout import STATES, WORKSPACES, SystemDir
 from pccpipe.machine.provisioned import Provisioned, read_provisioned, write_provisioned
 from pccpipe.machine.startup import startup_files
 from pccpipe.outcome import Reason
-from pccpipe.spec.model import Project
+from pccpipe.spec.project_model import Project
 
 
 def make_folder(options: CheckupOptions) -> None:

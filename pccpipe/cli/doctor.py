@@ -15,7 +15,8 @@ from pccpipe.cli.run_view import can_be_live
 from pccpipe.model_api import ModelApi
 
 if TYPE_CHECKING:
-    from pccpipe.spec.model import Pipeline, Project
+    from pccpipe.spec.model import Pipeline
+    from pccpipe.spec.project_model import Project
     from pccpipe.views.checkup import CheckupView
 
 endpoint_option = click.option(

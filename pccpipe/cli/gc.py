@@ -19,7 +19,7 @@ from pccpipe.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from pccpipe.spec.model import Project
+    from pccpipe.spec.project_model import Project
 
 
 @click.command()

@@ -16,7 +16,8 @@ from pccpipe.values import Json
 
 if TYPE_CHECKING:
     from pccpipe.policy.policy import Policy
-    from pccpipe.spec.model import Pipeline, Project
+    from pccpipe.spec.model import Pipeline
+    from pccpipe.spec.project_model import Project
 
 FILE = click.Path(path_type=Path)
 
@@ -138,7 +139,7 @@ def which_project(
 def project_here(named: Path | None) -> Project:
     """Return the project of a command without a pipeline; without a file, it runs everything on this machine."""
     from pccpipe.outcome import IsolationMode
-    from pccpipe.spec.model import Project
+    from pccpipe.spec.project_model import Project
 
     return which_project(named) or Project(_name_of_this_folder(), IsolationMode.LOCAL)
 
@@ -146,7 +147,7 @@ def project_here(named: Path | None) -> Project:
 def project_for(pipeline: Pipeline, found: Project | None) -> Project:
     """Return the project of a run. Raises UsageError if there is none but the pipeline needs one."""
     from pccpipe.outcome import IsolationMode
-    from pccpipe.spec.model import Project
+    from pccpipe.spec.project_model import Project
     from pccpipe.spec.search import refuse_without_project
 
     if found is None:

@@ -47,7 +47,7 @@ def raise_file_limit() -> None:
 
 def take_secrets(pipeline: Pipeline | None) -> Mapping[str, str]:
     """Take the pipeline's secrets out of this process's environment; returns the environment as it was."""
-    from pccpipe.spec.model import SecretSource
+    from pccpipe.spec.secret import SecretSource
 
     secrets = pipeline.secrets.values() if pipeline else ()
     return take_variables([secret.source_name for secret in secrets if secret.source is SecretSource.ENV])

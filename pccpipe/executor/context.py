@@ -25,7 +25,8 @@ from pccpipe.secrets.mask import Masker
 from pccpipe.secrets.prices import Prices
 from pccpipe.secrets.proxy.proxy import Proxy
 from pccpipe.secrets.values import Secrets
-from pccpipe.spec.model import Build, Pipeline, Project
+from pccpipe.spec.model import Build, Pipeline
+from pccpipe.spec.project_model import Project
 from pccpipe.target import Target
 from pccpipe.values import Json
 from pccpipe.workspace.base import Side, Workspace

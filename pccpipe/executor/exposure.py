@@ -17,7 +17,8 @@ from enum import IntEnum
 from pccpipe.outcome import Place
 from pccpipe.record.begun import Begun
 from pccpipe.record.events import Happening
-from pccpipe.spec.model import Pipeline, Run, Via
+from pccpipe.spec.model import Pipeline, Run
+from pccpipe.spec.secret import Via
 
 
 class Level(IntEnum):

@@ -27,23 +27,10 @@ from pccpipe.secrets.sources import read_secrets
 from pccpipe.spec import jinja
 from pccpipe.spec.bounds import bounded_work
 from pccpipe.spec.expression import Expression, Template
-from pccpipe.spec.model import (
-    Build,
-    Diff,
-    Download,
-    Host,
-    Parallel,
-    Pipeline,
-    Project,
-    Remove,
-    Repeat,
-    Run,
-    SecretSource,
-    Step,
-    Upload,
-    Value,
-)
+from pccpipe.spec.model import Build, Diff, Download, Host, Parallel, Pipeline, Remove, Repeat, Run, Step, Upload, Value
 from pccpipe.spec.problem import Problem
+from pccpipe.spec.project_model import Project
+from pccpipe.spec.secret import SecretSource
 from pccpipe.values import Json
 
 

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from pccpipe.executor.places import refusal
 from pccpipe.executor.planned import PlannedStep, Way
 from pccpipe.outcome import Place
-from pccpipe.spec.model import Project, Run
+from pccpipe.spec.model import Run
+from pccpipe.spec.project_model import Project
 
 _AGENT = re.compile(r"\b(pcc-)?codex\b")
 _NO_SANDBOX = ("--dangerously-bypass-approvals-and-sandbox", "danger-full-access")

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from msgspec import Struct
 
 from pccpipe.outcome import Place
-from pccpipe.spec.model import Container, Pipeline, Project, Step
+from pccpipe.spec.model import Container, Pipeline, Step
+from pccpipe.spec.project_model import Project
 from pccpipe.target import ContainerSettings
 from pccpipe.values import Json
 

@@ -15,7 +15,8 @@ from pccpipe.secrets.proxy.grant import Api, Grant
 from pccpipe.secrets.proxy.provider_limits import ProviderLimit, ProviderLimits
 from pccpipe.secrets.proxy.proxy import EGRESS, digest
 from pccpipe.secrets.proxy.request import Rules
-from pccpipe.spec.model import Host, Run, Secret, Via
+from pccpipe.spec.model import Host, Run
+from pccpipe.spec.secret import Secret, Via
 from pccpipe.values import Json
 
 

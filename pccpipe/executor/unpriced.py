@@ -7,7 +7,9 @@ from contextlib import suppress
 
 from pccpipe.errors import ExpressionError
 from pccpipe.secrets.prices import Prices, load_prices
-from pccpipe.spec.model import Pipeline, Project, Run, Step, Via
+from pccpipe.spec.model import Pipeline, Run, Step
+from pccpipe.spec.project_model import Project
+from pccpipe.spec.secret import Via
 from pccpipe.values import Json
 
 FIX = "add the model to a file of prices, and name the file under `prices:` in the project file"

@@ -15,7 +15,7 @@ from pccpipe.gc.report import RemovalStatus
 from pccpipe.gc.sweep import DAY
 from pccpipe.record.fence import refuse_links
 from pccpipe.record.index import RunEntry, read_runs
-from pccpipe.spec.model import Keep, Project
+from pccpipe.spec.project_model import Keep, Project
 from pccpipe.workspace.folder import tree_size
 
 

@@ -18,7 +18,7 @@ from pccpipe.machine.base import Machine
 from pccpipe.machine.local import LocalMachine
 from pccpipe.outcome import IsolationMode
 from pccpipe.record.fence import refuse_links
-from pccpipe.spec.model import Project
+from pccpipe.spec.project_model import Project
 from pccpipe.ssh.connection import Connection
 
 

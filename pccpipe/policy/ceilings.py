@@ -5,7 +5,8 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from pccpipe.policy.policy import Ceilings
-from pccpipe.spec.model import Budget, Parallel, Pipeline, Repeat, Run, Step, Value, Via
+from pccpipe.spec.model import Budget, Parallel, Pipeline, Repeat, Run, Step, Value
+from pccpipe.spec.secret import Via
 
 
 def with_ceilings(pipeline: Pipeline, ceilings: Ceilings) -> Pipeline:

@@ -13,9 +13,11 @@ from pccpipe.policy.ceilings import with_ceilings
 from pccpipe.policy.folders import AllowedFolders, refusal
 from pccpipe.policy.policy import Origin, Policy
 from pccpipe.policy.refusals import pipeline_refusals, project_refusals
-from pccpipe.spec.model import Pipeline, Project, Run, SecretSource
+from pccpipe.spec.model import Pipeline, Run
 from pccpipe.spec.position import Position
 from pccpipe.spec.problem import Problem, Rule
+from pccpipe.spec.project_model import Project
+from pccpipe.spec.secret import SecretSource
 from pccpipe.spec.source import Source, parse_source
 from pccpipe.values import Json
 

@@ -26,7 +26,8 @@ from pccpipe.scripted.controller import ControllerJob
 from pccpipe.scripted.expect import differences
 from pccpipe.scripted.script import Script, id_of
 from pccpipe.scripted.server import ScriptedServer
-from pccpipe.spec.model import Pipeline, Run, Via
+from pccpipe.spec.model import Pipeline, Run
+from pccpipe.spec.secret import Via
 
 END_LIMIT = 60.0
 """Seconds that a cancelled run may take to end."""

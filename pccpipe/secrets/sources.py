@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from pccpipe.errors import UsageError
-from pccpipe.spec.model import Secret, SecretSource
+from pccpipe.spec.secret import Secret, SecretSource
 
 COMMAND_LIMIT = 30.0
 """Seconds that a secret's command may take."""

@@ -15,7 +15,7 @@ from pccpipe.record.run_file import Question
 from pccpipe.record.state import WAITING, RunState, state_of
 from pccpipe.record.state_file import StateFile
 from pccpipe.session.kept import kept_project, same_project
-from pccpipe.spec.model import Project
+from pccpipe.spec.project_model import Project
 from pccpipe.spec.units import tokens
 
 MOST = 1e15

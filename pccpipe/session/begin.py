@@ -14,7 +14,8 @@ from pccpipe.record.room import is_full
 from pccpipe.secrets.sources import read_secrets
 from pccpipe.secrets.values import Secrets
 from pccpipe.session.job import Caller
-from pccpipe.spec.model import Build, Pipeline, Project, Run, Upload
+from pccpipe.spec.model import Build, Pipeline, Run, Upload
+from pccpipe.spec.project_model import Project
 from pccpipe.spec.search import refuse_required, refuse_without_project
 from pccpipe.values import Json
 

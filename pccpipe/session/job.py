@@ -11,7 +11,8 @@ from pccpipe.policy.policy import Policy
 from pccpipe.record.events import Event
 from pccpipe.secrets.values import Secrets
 from pccpipe.session.targets import Folders
-from pccpipe.spec.model import Pipeline, Project
+from pccpipe.spec.model import Pipeline
+from pccpipe.spec.project_model import Project
 from pccpipe.values import Json
 
 

@@ -15,8 +15,9 @@ from pccpipe.record.events import RunEnded, RunStarted
 from pccpipe.record.files import write_atomically
 from pccpipe.record.journal import read_events
 from pccpipe.spec.load import load_pipeline
-from pccpipe.spec.model import Pipeline, Project
+from pccpipe.spec.model import Pipeline
 from pccpipe.spec.project import identity, load_project, run_locally
+from pccpipe.spec.project_model import Project
 
 
 def keep_pipeline(pipeline: Pipeline, record: Path) -> None:

@@ -11,7 +11,8 @@ from pccpipe.layout import SPENT
 from pccpipe.secrets.prices import load_prices, micros
 from pccpipe.secrets.proxy.accounts import SpendLimits
 from pccpipe.secrets.proxy.day import DayAccount
-from pccpipe.spec.model import Pipeline, Project
+from pccpipe.spec.model import Pipeline
+from pccpipe.spec.project_model import Project
 from pccpipe.values import Json
 
 

@@ -56,8 +56,9 @@ from pccpipe.session.kept import keep_pipeline, kept_pipeline, kept_project, sam
 from pccpipe.session.money import check_prices, day_account
 from pccpipe.session.result import RunResult
 from pccpipe.session.targets import Folders, ProjectTargets
-from pccpipe.spec.model import Build, Download, Pipeline, Project, Run, Upload
+from pccpipe.spec.model import Build, Download, Pipeline, Run, Upload
 from pccpipe.spec.project import identity
+from pccpipe.spec.project_model import Project
 from pccpipe.values import Json
 from pccpipe.version import __version__
 

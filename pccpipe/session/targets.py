@@ -21,7 +21,9 @@ from pccpipe.record.index import has_ended
 from pccpipe.record.vm_history import VmHistory
 from pccpipe.secrets.values import Secrets
 from pccpipe.session.vm import ProjectVm
-from pccpipe.spec.model import Build, Pipeline, Project, Run, Secret, SecretSource
+from pccpipe.spec.model import Build, Pipeline, Run
+from pccpipe.spec.project_model import Project
+from pccpipe.spec.secret import Secret, SecretSource
 from pccpipe.target import Target
 from pccpipe.workspace.state import has_only_copy_on_vm
 from pccpipe.workspace.sync import WorkspaceSync

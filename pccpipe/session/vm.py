@@ -18,7 +18,7 @@ from pccpipe.layout import IO, KEPT, STATES, WORKSPACES, SystemDir
 from pccpipe.machine.gate import Gate
 from pccpipe.machine.retry import UNREACHABLE, reconnecting
 from pccpipe.record import fence
-from pccpipe.spec.model import Vm
+from pccpipe.spec.project_model import Vm
 
 if TYPE_CHECKING:
     from pccpipe.machine.account import Account

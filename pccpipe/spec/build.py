@@ -37,16 +37,14 @@ from pccpipe.spec.model import (
     Retry,
     Run,
     Scalar,
-    Secret,
-    SecretSource,
     Step,
     Upload,
     Value,
-    Via,
 )
 from pccpipe.spec.paths import beside, read_text
 from pccpipe.spec.position import KeyPath
 from pccpipe.spec.schema import find_schema
+from pccpipe.spec.secret import Secret, SecretSource, Via
 from pccpipe.spec.snapshot import files_to_copy, on_its_own
 from pccpipe.spec.source import Source
 from pccpipe.values import Json

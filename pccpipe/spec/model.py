@@ -14,12 +14,12 @@ from typing import Generic, TypeAlias, TypeVar
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from pccpipe.limits import LOG, RUN_LOGS
-from pccpipe.model_api import ModelApi
-from pccpipe.outcome import IsolationMode, Outcome, Place
+from pccpipe.limits import LOG
+from pccpipe.outcome import Outcome, Place
 from pccpipe.spec.agent_task import Agent, AgentTask, FileInput, with_secret
 from pccpipe.spec.expression import Expression, Template
 from pccpipe.spec.position import Position
+from pccpipe.spec.secret import Secret
 from pccpipe.spec.source import Change
 from pccpipe.target import ContainerSettings
 
@@ -59,41 +59,6 @@ class Input(Struct, frozen=True):
     minimum: float | None = None
     maximum: float | None = None
     choices: tuple[Scalar, ...] = ()
-
-
-class SecretSource(StrEnum):
-    ENV = "env"
-    FILE = "file"
-    COMMAND = "command"
-    CALLER = "caller"
-    """By a policy alone: the value comes with the call of `run` or `resume`."""
-
-
-class Via(StrEnum):
-    DIRECT = "direct"
-    PROXY = "proxy"
-    """The value stays in this process; a step gets a token for the proxy instead."""
-
-
-class Secret(Struct, frozen=True):
-    """The source of a secret's value; `source_name` is the variable, the file's path or the command line."""
-
-    name: str
-    source: SecretSource
-    source_name: str
-    position: Position
-    via: Via = Via.DIRECT
-    api: ModelApi | None = None
-    """With `via: proxy`: the API that the key is for."""
-    upstream: Template | None = None
-    """With `via: proxy`: the base URL of the key's API."""
-    allow: tuple[str, ...] = ()
-    """With `via: proxy`: the allowed calls, such as `POST /responses`."""
-    models: tuple[Template, ...] = ()
-    """The allowed models; empty: all."""
-    service_tiers: tuple[str, ...] = ()
-    hosted_tools: tuple[str, ...] = ()
-    """The provider's own tools and further features that the agent may use, by name."""
 
 
 class Container(Struct, frozen=True):
@@ -162,13 +127,6 @@ class Budget(Struct, frozen=True):
     most_tokens: int | None = None
     """The most that a person may raise it to, by a policy."""
     most_usd: float | None = None
-
-
-class DayBudget(Struct, frozen=True):
-    """The most that all runs of a project on this machine may take in a day; None for no limit."""
-
-    tokens: int | None = None
-    usd: float | None = None
 
 
 class Run(Struct, frozen=True):
@@ -314,60 +272,3 @@ def _with_inner(steps: Iterable[Step]) -> Iterator[Step]:
         yield step
         if isinstance(step.body, Repeat | Parallel):
             yield from _with_inner(step.body.steps)
-
-
-class Vm(Struct, frozen=True):
-    """A project's VM, and the way to it. Paths of keys are on this machine; `root` is on the VM."""
-
-    external_ip: str
-    user: str
-    port: int = 22
-    key_path: Path | None = None
-    known_hosts: Path | None = None
-    """The file of known host keys; None: ~/.ssh/known_hosts."""
-    root: str = "/home/project"
-    proxy_jump: str | None = None
-    """The jump hosts in order: `[USER@]HOST[:PORT]`, separated by commas."""
-    jump_key_path: Path | None = None
-    """The key for the jump hosts; None: `key_path`."""
-    run_as: str | None = None
-    """The VM's account for `on: vm` steps; None: the login."""
-    shared_home: tuple[str, ...] = ()
-    """Folders on the VM that steps of the `run_as` account may read."""
-    engine_socket: str | None = None
-    """The socket of the VM's engine; None: the system's, or else the login's own."""
-
-
-class Keep(Struct, frozen=True):
-    """The records of ended runs that stay; None sets no bound."""
-
-    days: int | None = None
-    runs: int | None = None
-    """The number of the newest runs."""
-    only_copies: float | None = None
-    """The seconds after which a record with the only copy of an agent's work may go; None: never."""
-
-
-class Project(Struct, frozen=True):
-    """The project file's settings. Without a file, everything is local."""
-
-    id: str
-    isolation_mode: IsolationMode
-    vm: Vm | None = None
-    isolation_required: bool = False
-    lost_after: float = 600.0
-    """The seconds that the VM or engine may be unreachable before its running step is lost."""
-    log_quota: int = RUN_LOGS.most
-    """The most bytes of all logs of a run together."""
-    keep: Keep = Keep()
-    budget_per_day: DayBudget = DayBudget()
-    prices: Path | None = None
-    """The file with the prices of models; None: the one that comes with pccpipe."""
-    path: Path | None = None
-    local: bool = False
-    """True if everything runs on this machine by the operator's choice, not the file's."""
-
-    @property
-    def title(self) -> str:
-        """Name the project and its file."""
-        return f"project {self.id} ({self.path or 'no project file'})"

@@ -15,10 +15,10 @@ from pccpipe.errors import UsageError
 from pccpipe.limits import RUN_LOGS
 from pccpipe.outcome import IsolationMode
 from pccpipe.spec.load import load_source
-from pccpipe.spec.model import DayBudget, Keep, Project, Vm
 from pccpipe.spec.paths import beside
 from pccpipe.spec.policy_check import PolicyCheck
 from pccpipe.spec.problem import Problem
+from pccpipe.spec.project_model import DayBudget, Keep, Project, Vm
 from pccpipe.spec.source import Source
 from pccpipe.spec.units import seconds, size, tokens
 from pccpipe.values import Json

@@ -33,7 +33,7 @@ from pccpipe.ssh.transport import SSH_ERRORS, Transport
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pccpipe.spec.model import Vm
+    from pccpipe.spec.project_model import Vm
 
 AUTH_TIMEOUT = 120.0
 """Seconds for an answer to a key, and for an agent's signature: the default of sshd's LoginGraceTime."""

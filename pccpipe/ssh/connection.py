@@ -27,7 +27,7 @@ from pccpipe.ssh.login import log_in
 from pccpipe.ssh.transport import SSH_ERRORS, Transport
 
 if TYPE_CHECKING:
-    from pccpipe.spec.model import Vm
+    from pccpipe.spec.project_model import Vm
 
 SESSIONS = 9
 """Sessions open at once: one below sshd's default MaxSessions, as sshd counts a closed one for a moment."""

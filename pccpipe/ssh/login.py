@@ -22,7 +22,7 @@ from pccpipe.ssh.known_hosts import HostKey, KnownHosts
 from pccpipe.ssh.transport import SSH_ERRORS, Transport
 
 if TYPE_CHECKING:
-    from pccpipe.spec.model import Vm
+    from pccpipe.spec.project_model import Vm
 
 CONNECT_TIMEOUT = 10.0
 """Seconds for TCP, and for a channel through a jump host."""

@@ -13,20 +13,7 @@ from pccpipe.executor.actions import kind_of
 from pccpipe.outcome import Place
 from pccpipe.spec import jinja
 from pccpipe.spec.agent_task import AgentTask
-from pccpipe.spec.model import (
-    Build,
-    Diff,
-    Download,
-    Host,
-    Parallel,
-    Pipeline,
-    Remove,
-    Repeat,
-    Run,
-    Step,
-    Upload,
-    Value,
-)
+from pccpipe.spec.model import Build, Diff, Download, Host, Parallel, Pipeline, Remove, Repeat, Run, Step, Upload, Value
 from pccpipe.views.text import harmless_line
 from pccpipe.words import limit
 

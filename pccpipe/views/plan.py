@@ -7,8 +7,9 @@ from pathlib import Path
 
 from pccpipe.executor.planned import Plan, PlannedStep, Way
 from pccpipe.outcome import IsolationMode, Outcome, Place
-from pccpipe.spec.model import DEFAULT_OPTIONS, Budget, Run, Secret, SecretSource, Value
+from pccpipe.spec.model import DEFAULT_OPTIONS, Budget, Run, Value
 from pccpipe.spec.position import Position
+from pccpipe.spec.secret import Secret, SecretSource
 from pccpipe.values import Json
 from pccpipe.views.text import harmless, harmless_line, project_text
 from pccpipe.words import limit, memory

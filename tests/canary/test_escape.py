@@ -13,8 +13,8 @@ from pccpipe.canary.escape import check_escape
 from pccpipe.canary.routes import BOX, ROUTES, EscapeReport, Routes, RouteVerdict
 from pccpipe.canary.routes import VM as ON_VM
 from pccpipe.outcome import IsolationMode
-from pccpipe.spec.model import Project
 from pccpipe.spec.project import load_project
+from pccpipe.spec.project_model import Project
 from pccpipe.views.escape import lines
 from tests.canary.test_selfcheck import left_on, project_file
 from tests.cli.command import Folder

@@ -18,8 +18,8 @@ from pccpipe.canary.value import SPECIAL, Canary
 from pccpipe.outcome import IsolationMode, Outcome
 from pccpipe.secrets.mask import Masker
 from pccpipe.spec.load import load_pipeline
-from pccpipe.spec.model import Project
 from pccpipe.spec.project import load_project
+from pccpipe.spec.project_model import Project
 from pccpipe.views.selfcheck import lines
 from tests.cli.command import Folder, finish, wait_until
 from tests.testbed.engine import Engine

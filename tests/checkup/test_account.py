@@ -12,7 +12,8 @@ from pccpipe.checkup.context import CheckContext, CheckupOptions
 from pccpipe.data_files import data_path
 from pccpipe.outcome import IsolationMode
 from pccpipe.spec.load import load_pipeline
-from pccpipe.spec.model import Project, Run, Vm
+from pccpipe.spec.model import Run
+from pccpipe.spec.project_model import Project, Vm
 from tests.cli.command import Done
 from tests.testbed.vm import VM
 

@@ -15,7 +15,7 @@ from pccpipe.checkup.check import CheckVerdict, Finding
 from pccpipe.checkup.checks import all_checks, controller
 from pccpipe.checkup.context import CheckContext, CheckupOptions
 from pccpipe.outcome import IsolationMode
-from pccpipe.spec.model import Project
+from pccpipe.spec.project_model import Project
 from tests.disk import SmallDisk
 
 

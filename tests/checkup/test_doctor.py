@@ -22,7 +22,7 @@ from pccpipe.machine.lease import Lease
 from pccpipe.machine.provisioned import Provisioned, write_provisioned
 from pccpipe.machine.startup import startup_files
 from pccpipe.outcome import IsolationMode
-from pccpipe.spec.model import Project, Vm
+from pccpipe.spec.project_model import Project, Vm
 from pccpipe.ssh.connection import Connection
 from pccpipe.views.text import harmless_line
 from tests.cli.command import Folder

@@ -29,7 +29,8 @@ from pccpipe.docker_api.image import content_of
 from pccpipe.errors import Unavailable
 from pccpipe.outcome import IsolationMode, Reason
 from pccpipe.spec.load import load_pipeline
-from pccpipe.spec.model import Project, Run
+from pccpipe.spec.model import Run
+from pccpipe.spec.project_model import Project
 from pccpipe.views.checkup import LiveCheckup, report_lines
 from tests.cli.command import Folder
 from tests.testbed.engine import Engine

@@ -12,7 +12,7 @@ from pccpipe.layout import PROVISIONED
 from pccpipe.machine.local import LocalMachine
 from pccpipe.machine.provisioned import Provisioned, read_provisioned, write_provisioned
 from pccpipe.machine.startup import changed, startup_files
-from pccpipe.spec.model import Vm
+from pccpipe.spec.project_model import Vm
 from pccpipe.ssh.connection import Connection
 from tests.testbed.vm import VM
 

@@ -10,7 +10,7 @@ import pytest
 
 import pccpipe
 from pccpipe.outcome import IsolationMode
-from pccpipe.spec.model import Project
+from pccpipe.spec.project_model import Project
 from tests.cli.command import Done, Folder
 
 VM = "id: proj\nisolation_mode: vm\n{}vm: {{external_ip: 127.0.0.1, port: 1, user: deploy, root: {}}}\n"

@@ -23,7 +23,8 @@ from pccpipe.secrets.proxy.proxy import Proxy
 from pccpipe.secrets.values import Secrets
 from pccpipe.spec.inputs import resolve_inputs
 from pccpipe.spec.load import load_pipeline
-from pccpipe.spec.model import Build, Project, Vm
+from pccpipe.spec.model import Build
+from pccpipe.spec.project_model import Project, Vm
 from pccpipe.target import Command
 from pccpipe.targets.dummy import DummyTarget, Play
 from pccpipe.values import Json

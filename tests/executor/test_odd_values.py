@@ -12,7 +12,7 @@ from pccpipe.errors import PccpipeError, SpecError
 from pccpipe.executor.plan import make_plan
 from pccpipe.outcome import IsolationMode, Outcome
 from pccpipe.spec.load import load_pipeline
-from pccpipe.spec.model import Project
+from pccpipe.spec.project_model import Project
 from pccpipe.spec.source import parse_source
 from pccpipe.spec.write import yaml_text
 from pccpipe.targets.dummy import Play

@@ -13,7 +13,7 @@ from pccpipe.executor.planned import Plan
 from pccpipe.outcome import IsolationMode, Place
 from pccpipe.spec.inputs import resolve_inputs
 from pccpipe.spec.load import load_pipeline
-from pccpipe.spec.model import Project, Vm
+from pccpipe.spec.project_model import Project, Vm
 from pccpipe.views.plan import plan_json, plan_text
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -13,7 +13,7 @@ from pccpipe.api import RunResult
 from pccpipe.detached.ended import TRUNCATED
 from pccpipe.detached.programs import RunDir
 from pccpipe.outcome import IsolationMode, Outcome, Reason
-from pccpipe.spec.model import Project
+from pccpipe.spec.project_model import Project
 from tests.faults.faults import Phase, Striker
 from tests.targets.conftest import vm_spec
 from tests.testbed.vm import VM

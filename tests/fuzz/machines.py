@@ -16,7 +16,7 @@ from pccpipe.gc.records import OnlyEnded
 from pccpipe.gc.sweep import collect
 from pccpipe.outcome import IsolationMode
 from pccpipe.secrets.mask import Masker
-from pccpipe.spec.model import Project, Vm
+from pccpipe.spec.project_model import Project, Vm
 from pccpipe.workspace import intake, tar
 from pccpipe.workspace.entry import Entry
 from pccpipe.workspace.exclude import Excluded

@@ -18,7 +18,7 @@ from pccpipe.outcome import IsolationMode, Outcome
 from pccpipe.record.events import RunEnded, RunStarted
 from pccpipe.record.journal import Journal
 from pccpipe.record.lock import RunLock
-from pccpipe.spec.model import Vm
+from pccpipe.spec.project_model import Vm
 from pccpipe.ssh.connection import Connection
 from tests.cli.command import Done, Folder
 from tests.testbed.vm import VM

@@ -24,7 +24,7 @@ from pccpipe.machine import local_engine
 from pccpipe.machine.local import LocalMachine
 from pccpipe.machine.local_engine import find_local_engine, is_engine_at_hand
 from pccpipe.outcome import IsolationMode, Reason
-from pccpipe.spec.model import Project
+from pccpipe.spec.project_model import Project
 
 
 class Home:

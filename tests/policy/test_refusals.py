@@ -12,9 +12,10 @@ from pccpipe.outcome import Code, IsolationMode, Place
 from pccpipe.policy.enforce import PipelineCheck, ProjectCheck, hold
 from pccpipe.policy.policy import Ceilings, Origin, Policy, SecretRule
 from pccpipe.spec.load import load_pipeline, load_text
-from pccpipe.spec.model import Parallel, Pipeline, Project, Run
+from pccpipe.spec.model import Parallel, Pipeline, Run
 from pccpipe.spec.problem import Problem, Rule
 from pccpipe.spec.project import load_project
+from pccpipe.spec.project_model import Project
 
 DIGEST = "runner@sha256:" + "0" * 64
 HEAD = "version: 1\nname: x\n"

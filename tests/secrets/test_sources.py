@@ -8,8 +8,8 @@ import pytest
 
 from pccpipe.errors import UsageError
 from pccpipe.secrets.sources import read_secrets
-from pccpipe.spec.model import Secret, SecretSource
 from pccpipe.spec.position import Position
+from pccpipe.spec.secret import Secret, SecretSource
 
 AT = Position("p.yaml", 1, 1)
 

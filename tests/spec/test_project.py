@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from pccpipe.errors import SpecError
-from pccpipe.spec.model import Project
 from pccpipe.spec.project import USER_VARIABLE, load_project
+from pccpipe.spec.project_model import Project
 
 
 def load(folder: Path, vm: str) -> Project:

@@ -23,7 +23,7 @@ from pccpipe.errors import Unavailable
 from pccpipe.machine.base import Done
 from pccpipe.machine.script import read_to_end
 from pccpipe.outcome import Reason
-from pccpipe.spec.model import Vm
+from pccpipe.spec.project_model import Vm
 from pccpipe.ssh import connection as connection_module
 from pccpipe.ssh import heard, login, transport
 from pccpipe.ssh.auth import AuthAnswer, Authentication

@@ -15,7 +15,7 @@ from pytest_mock import MockerFixture
 
 from pccpipe.errors import Unavailable
 from pccpipe.outcome import Reason
-from pccpipe.spec.model import Vm
+from pccpipe.spec.project_model import Vm
 from pccpipe.ssh.connection import Connection
 from pccpipe.ssh.keys import add_to_agent
 from tests.ssh.test_connection import reconfigure, refusal

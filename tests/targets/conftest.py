@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pccpipe.detached import as_account
-from pccpipe.spec.model import Vm
+from pccpipe.spec.project_model import Vm
 from pccpipe.ssh.connection import Connection
 from pccpipe.targets.local import LocalTarget
 from pccpipe.targets.vm import VmTarget

@@ -16,7 +16,7 @@ from pccpipe.detached.programs import RunDir
 from pccpipe.errors import Unavailable
 from pccpipe.machine.base import Done
 from pccpipe.outcome import Reason
-from pccpipe.spec.model import Vm
+from pccpipe.spec.project_model import Vm
 from pccpipe.ssh.connection import Connection
 from pccpipe.target import Command, Exit
 from pccpipe.targets.turns import CommandKind, Turns

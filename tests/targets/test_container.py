@@ -16,7 +16,7 @@ from pccpipe.docker_api import settings
 from pccpipe.docker_api.settings import container_name
 from pccpipe.errors import Lost, Refused, ResultError, Unavailable
 from pccpipe.outcome import Reason, Stream
-from pccpipe.spec.model import Vm
+from pccpipe.spec.project_model import Vm
 from pccpipe.ssh.connection import Connection
 from pccpipe.target import Chunk, Command, ContainerSettings, Exit, Running
 from pccpipe.targets import container_running, container_start

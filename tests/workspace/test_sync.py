@@ -15,7 +15,7 @@ import pytest
 
 from pccpipe.errors import ActionError, Halted, Unavailable
 from pccpipe.secrets.values import Secrets
-from pccpipe.spec.model import Vm
+from pccpipe.spec.project_model import Vm
 from pccpipe.ssh.connection import Connection
 from pccpipe.workspace.base import Side
 from pccpipe.workspace.intake import Limits

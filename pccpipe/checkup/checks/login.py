@@ -15,7 +15,7 @@ from pccpipe.machine.script import read_to_end
 from pccpipe.machine.startup import changed, startup_files
 from pccpipe.outcome import Reason
 from pccpipe.paste import operands
-from pccpipe.spec.model import Vm
+from pccpipe.spec.project_model import Vm
 
 HOST_KEY = {Reason.SSH_HOST_KEY_UNKNOWN, Reason.SSH_HOST_KEY_CHANGED}
 USER = {Reason.SSH_AUTH_FAILED, Reason.SSH_SESSION_REFUSED}
