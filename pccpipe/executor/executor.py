@@ -17,8 +17,9 @@ from pccpipe.executor.numbers import number_of
 from pccpipe.executor.places import first_way
 from pccpipe.executor.replay import deadline_since
 from pccpipe.executor.scope import ProjectView, RunView, Scope, StepView
+from pccpipe.executor.turn_end import PASSING
 from pccpipe.executor.waiting import is_away
-from pccpipe.executor.walk import PASSING, Walk
+from pccpipe.executor.walk import Walk
 from pccpipe.outcome import STATUSES, Code, Outcome, Place, Reason
 from pccpipe.record.events import AlwaysStarted, RunEnded, RunEnding, RunStopped, RunWaiting, Warned
 from pccpipe.spec.model import Parallel, Repeat, Run, Step

@@ -1,0 +1,136 @@
+"""End a step's turn: record it, show it to expressions, and see whether its agent asks a person for input."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from pccpipe import limits
+from pccpipe.executor.context import LeftOpen, RunContext, StepOutcome, WalkPosition
+from pccpipe.executor.input_request import InputState, requested_input, unmarked_request
+from pccpipe.executor.replay import Turn
+from pccpipe.executor.scope import StepView
+from pccpipe.executor.waiting import is_away
+from pccpipe.outcome import Outcome, Reason
+from pccpipe.record.events import CommandStarted, InputAsked, StepEnded, Warned
+from pccpipe.record.logs import tail
+from pccpipe.spec.absent import NoResult, lenient
+from pccpipe.spec.model import Run, Step
+
+PASSING = frozenset({Outcome.SUCCEEDED, Outcome.SKIPPED})
+
+
+def goes_on(context: RunContext, step: Step, ended: StepOutcome) -> bool:
+    """Say whether the steps after one that ended have their turns."""
+    if ended.outcome in PASSING or ended.ignored:
+        return True
+    # A place of the run is unreachable, taken by another run, or has processes left: the run stops here.
+    stops = ended.outcome is Outcome.UNAVAILABLE and (
+        ended.reason in {Reason.PROCESSES_LEFT, Reason.VM_BUSY} or is_away(context, ended.reason)
+    )
+    return step.continue_on_error and not stops and ended.outcome is not Outcome.CANCELLED
+
+
+def end_turn(
+    context: RunContext, step: Step, position: WalkPosition, turn: Turn, ended: StepOutcome, began: float
+) -> StepOutcome:
+    """Record the end of a step's turn, and put it into the scope; `began` is a time.monotonic()."""
+    if ended.input is InputState.WANTED:
+        return ended  # the group around it has not ended
+    fenced = context.targets.fenced
+    if fenced and not turn.ended and ended.outcome in {Outcome.UNAVAILABLE, Outcome.LOST}:
+        raise LeftOpen(fenced)
+    ignored = ended.outcome not in PASSING and goes_on(context, step, ended)
+    seconds = time.time() - turn.began_at if turn.began_at else time.monotonic() - began
+    event = StepEnded(
+        position.path_of(step.id),
+        ended.outcome,
+        seconds,
+        ended.exit_code,
+        ended.reason,
+        ended.message,
+        ended.result,
+        ended.result_path,
+        ignored,
+        ended.code,
+        ended.unattested,
+    )
+    if not turn.ended:
+        context.journal.append(event)
+    if step.id in position.scope.steps:
+        position.scope.steps[step.id] = _view(event, ended.logs, position.scope.steps[step.id])
+    if isinstance(step.body, Run) and not step.matrix and not position.always:
+        return _with_input_request(context, step, position, turn, ended)
+    return ended
+
+
+def _with_input_request(
+    context: RunContext, step: Step, position: WalkPosition, turn: Turn, ended: StepOutcome
+) -> StepOutcome:
+    """Return the end of a step whose agent may have asked a person for input."""
+    path = position.path_of(step.id)
+    if ended.outcome is not Outcome.SUCCEEDED or context.cancel.requested:
+        return ended
+    request = unmarked_request(ended.result)
+    if request and not turn.ended:
+        context.journal.append(Warned(f"its agent asks for input without the marks of a request: {request}", path))
+    wanted = requested_input(ended.result)
+    if wanted is None:
+        return ended
+    if not turn.is_input_requested:
+        context.journal.append(InputAsked(path, wanted.tried, wanted.needed, wanted.inputs))
+    if any(key not in turn.answers for key in wanted.inputs):
+        return replace(ended, input=InputState.WANTED, message=f"{path} needs {wanted.needed}")
+    # Expressions know a leg of a matrix, such as `unit[node=20]`, as `unit`.
+    name = step.id.partition("[")[0]
+    view = position.scope.steps[name]
+    position.scope.steps[name] = replace(view, answers=view.answers.with_more(turn.answers))
+    return replace(ended, input=InputState.GIVEN)
+
+
+def replayed_end(context: RunContext, step: Step, turn: Turn, ended: StepEnded) -> StepOutcome:
+    """Return the outcome of a step that ended in an earlier process."""
+    if isinstance(step.body, Run):
+        context.serials.skip(step.id, turn.attempts)
+    logs = None
+    for started in turn.all_of(CommandStarted):
+        logs = (context.run_dir / started.stdout, context.run_dir / started.stderr)
+    fails_as = step.fails_as if ended.outcome not in PASSING else None
+    return StepOutcome(
+        ended.outcome,
+        ended.exit_code,
+        ended.reason,
+        ended.code,
+        ended.message,
+        ended.result,
+        ended.result_path,
+        ended.unattested,
+        ignored=ended.ignored,
+        fails_as=fails_as,
+        logs=logs,
+    )
+
+
+def _view(ended: StepEnded, logs: tuple[Path, Path] | None, before: StepView) -> StepView:
+    # Expressions see a result only if its step succeeded; people find that of a failed one in the run's folder.
+    has_result = ended.outcome is Outcome.SUCCEEDED and ended.result_path
+    result = lenient(ended.result) if has_result else NoResult()
+    last = before.last_result if isinstance(result, NoResult) else result
+    read_log = (lambda which: _log_end(logs, which)) if logs else None
+    unattested = ended.unattested or (before.unattested and isinstance(result, NoResult))
+    return StepView(ended, result, last, before.answers, unattested, read_log)
+
+
+def _log_end(logs: tuple[Path, Path], which: str) -> str:
+    stdout, stderr = logs
+    match which:
+        case "stdout":
+            return tail(stdout, limits.STEP_OUTPUT.most)
+        case "stderr":
+            return tail(stderr, limits.STEP_OUTPUT.most)
+        case _:
+            return "\n".join(
+                part for part in (tail(stdout, limits.STEP_OUTPUT.most), tail(stderr, limits.STEP_OUTPUT.most)) if part
+            )
