@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import posixpath
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -16,19 +14,19 @@ from pccpipe.spec import habits
 from pccpipe.spec.bounds import bounded_work
 from pccpipe.spec.budget import check_budget, check_counted
 from pccpipe.spec.check_agent import AgentChecker
+from pccpipe.spec.check_run import RunChecker
 from pccpipe.spec.containers import extended, settings
-from pccpipe.spec.data import mapping, walk
+from pccpipe.spec.data import items, mapping, walk
 from pccpipe.spec.inputs import input_problem
 from pccpipe.spec.names import ANY_NAME, Declared, Visible
 from pccpipe.spec.position import KeyPath
-from pccpipe.spec.problem import Problem, did_you_mean, nearest
+from pccpipe.spec.problem import Problem, nearest
 from pccpipe.spec.schema import result_keys
 from pccpipe.spec.source import Source
 from pccpipe.spec.texts import TooManyProblems, ValueChecker
 from pccpipe.values import Json
 
 _SECTIONS: Mapping[str, type] = {"inputs": dict, "secrets": dict, "containers": dict, "steps": list}
-_PLACES = ("local", "vm", "container")
 
 
 def meaning_problems(source: Source, folder: Path, *, older: bool = False) -> list[Problem]:
@@ -58,8 +56,6 @@ class _Checker:
         inputs = ANY_NAME if "inputs" in self._ill else self.inputs
         steps = ANY_NAME if "steps" in self._ill else self.step_ids
         self._older = older
-        self._written: dict[str, str] = {}
-        """The id of the step that writes a file of the run's folder, by the file's path."""
         self._all = [step for key in ("steps", "always") for _, step in _steps(self.data, key)]
         declared = Declared(
             inputs,
@@ -73,6 +69,7 @@ class _Checker:
         self.agents = AgentChecker(
             self.values, folder, mapping(self.data.get("agents")), None if "secrets" in self._ill else self.secrets
         )
+        self.runs = RunChecker(self.values, self.agents, self.data, self._ill, older=older)
         self._in_cycles: set[str] = set()
 
     def _is_ill(self, key: str) -> bool:
@@ -92,7 +89,7 @@ class _Checker:
             self._input(name)
         for name in self.secrets:
             self.values.text(("secrets", name, "upstream"), mapping(self.secrets[name]).get("upstream"), Visible())
-            for index, model in enumerate(_listed(mapping(self.secrets[name]).get("models"))):
+            for index, model in enumerate(items(mapping(self.secrets[name]).get("models"))):
                 self.values.text(("secrets", name, "models", index), model, Visible())
         if len(self.containers) > limits.CONTAINERS.most:
             self.values.say(("containers",), limits.CONTAINERS.exceeded(), at_key=True)
@@ -105,7 +102,7 @@ class _Checker:
         check_budget(self.values, ("budget",), self.data.get("budget"), Visible())
         if "budget" in self.data and not any(mapping(each).get("via") == "proxy" for each in self.secrets.values()):
             check_counted(self.values, (), "budget", "this pipeline")
-        self._host(("defaults",), self.defaults, Visible(target=True))
+        self.runs.host(("defaults",), self.defaults, Visible(target=True))
         self.values.expression_or_plain(("defaults", "timeout"), self.defaults.get("timeout"), Visible())
         done: set[str] = set()
         self._sequence(("steps",), self.data.get("steps"), Visible(done))
@@ -115,7 +112,7 @@ class _Checker:
         """Count the steps with each matrix expanded, and report the first matrix that makes too many."""
         total = 0
         for key in ("steps", "always"):
-            for index, step in enumerate(_listed(self.data.get(key))):
+            for index, step in enumerate(items(self.data.get(key))):
                 total += _legs(mapping(step))
                 if total > limits.STEPS.most:
                     self.values.say((key, index, "matrix"), limits.STEPS.exceeded(), at_key=True)
@@ -153,7 +150,7 @@ class _Checker:
         parent = spec.get("extends")
         chain = extended(self.containers, name)
         if isinstance(parent, str) and parent not in self.containers:
-            self._unknown((*path, "extends"), "container", parent, self.containers)
+            self.runs.unknown((*path, "extends"), "container", parent, self.containers)
         elif name not in self._in_cycles and mapping(self.containers[chain[-1]]).get("extends") == name:
             self._in_cycles.update(chain)
             self.values.say((*path, "extends"), f"`{name}` extends itself: {' -> '.join([*chain, name])}")
@@ -183,7 +180,7 @@ class _Checker:
 
     def _sequence(self, path: KeyPath, steps: Json, visible: Visible) -> None:
         """Check steps that run in order; later steps see the earlier ones."""
-        for index, step in enumerate(_listed(steps)):
+        for index, step in enumerate(items(steps)):
             if isinstance(step, dict):
                 self._step((*path, index), step, visible)
 
@@ -193,8 +190,8 @@ class _Checker:
         self.values.expression((*path, "if"), step.get("if"), visible)
         self.values.expression_or_plain((*path, "timeout"), step.get("timeout"), visible)
         matrix = mapping(step.get("matrix"))
-        texts = {name for name, values in matrix.items() if all(isinstance(value, str) for value in _listed(values))}
-        legs = {name for name, values in matrix.items() if len(_listed(values)) > 1}
+        texts = {name for name, values in matrix.items() if all(isinstance(value, str) for value in items(values))}
+        legs = {name for name, values in matrix.items() if len(items(values)) > 1}
         inside = replace(
             visible,
             matrix=(*visible.matrix, *matrix),
@@ -202,7 +199,7 @@ class _Checker:
             texts=visible.texts | texts,
         )
         if "run" in step or "agent" in step:
-            self._run(path, step, replace(inside, target=True))
+            self.runs.run(path, step, replace(inside, target=True))
         self._action(path, step, inside)
         if "repeat" in step:
             self._repeat(path, step, inside)
@@ -220,143 +217,28 @@ class _Checker:
         self.values.expression((*path, "repeat", "until"), spec.get("until"), round_)
 
     def _parallel(self, path: KeyPath, step: dict[str, Json], visible: Visible) -> None:
-        for index, inner in enumerate(_listed(step["parallel"])):
+        for index, inner in enumerate(items(step["parallel"])):
             if isinstance(inner, dict):
                 # No step has ended when another one starts.
                 self._step((*path, "parallel", index), inner, replace(visible, steps=set(visible.steps)))
 
     def _action(self, path: KeyPath, step: dict[str, Json], visible: Visible) -> None:
-        for index, each in enumerate(_listed(step.get("download"))):
+        for index, each in enumerate(items(step.get("download"))):
             place = (*path, "download", index) if isinstance(step["download"], list) else (*path, "download")
             self.values.text(place, each, visible)
             if not self._older and (words := habits.of_download(each)):
                 self.values.say(place, *words)
         self.values.text((*path, "diff"), step.get("diff"), visible)
-        self._writes((*path, "diff"), step, step.get("diff"), visible)
+        self.runs.writes((*path, "diff"), step, step.get("diff"), visible)
         build = mapping(step.get("build"))
         self.values.text((*path, "build", "image"), build.get("image"), visible)
         self.values.texts((*path, "build", "args"), build.get("args"), visible)
         self.values.build_context((*path, "build", "context"), build.get("context"))
         self.values.file((*path, "build", "dockerfile"), build.get("dockerfile"), visible)
 
-    def _run(self, path: KeyPath, step: dict[str, Json], visible: Visible) -> None:
-        on, shell = self._place(step), str(step.get("shell", self.defaults.get("shell", "sh")))
-        self._host(path, step, visible, on=on)
-        self.values.script((*path, "run"), step.get("run"), shell, visible)
-        if "pipefail" in _listed(step.get("shell_options", self.defaults.get("shell_options"))) and shell == "sh":
-            at = path if "shell_options" in step else ("defaults",)
-            self.values.say(
-                (*at, "shell_options"), "`pipefail` is an option of bash, and the shell is sh", "set `shell: bash`"
-            )
-        for index, name in enumerate(_listed(step.get("secrets"))):
-            if isinstance(name, str) and name not in self.secrets:
-                where = "declare it under `secrets:` at the top"
-                self._unknown((*path, "secrets", index), "secret", name, self.secrets, where)
-        self.values.expression_or_plain((*path, "max_tokens"), step.get("max_tokens"), visible)
-        names = [*map(str, _listed(step.get("secrets"))), *self.agents.secrets_of(step)]
-        named = [mapping(self.secrets.get(name)) for name in names]
-        check_budget(self.values, (*path, "budget"), step.get("budget"), visible)
-        if not any(secret.get("via") == "proxy" for secret in named):
-            for key in ("max_tokens", "budget"):
-                if key in step:
-                    check_counted(self.values, path, key, "this step")
-        for name, spec in mapping(step.get("files")).items():
-            self._file((*path, "files", name), mapping(spec), visible)
-        result = mapping(step.get("result"))
-        self.values.text((*path, "result", "path"), result.get("path"), visible)
-        self._writes((*path, "result", "path"), step, result.get("path"), visible)
-        self.values.schema((*path, "result", "schema"), result.get("schema"))
-        if "account" in step and on != "vm":
-            message = f"`account` is for steps with `on: vm`, and this one has `on: {on}`"
-            self.values.say((*path, "account"), message, "leave out `account:`, or set `on: vm`", at_key=True)
-        if fallback := mapping(step.get("fallback")):
-            self._fallback((*path, "fallback"), fallback, on, visible)
-            script = (*path, "fallback", "run") if "run" in fallback else (*path, "run")
-            fallback_shell = str(fallback.get("shell", shell))
-            self.values.script(script, fallback.get("run", step.get("run")), fallback_shell, visible)
-        if "agent" in step:
-            other = mapping(step.get("fallback")).get("on")
-            self.agents.step(path, step, [on, *([other] if isinstance(other, str) else [])], visible)
-
-    def _writes(self, path: KeyPath, step: Mapping[str, Json], name: Json, visible: Visible) -> None:
-        """Find a file of the run's folder that two steps, or all legs of a matrix, would write."""
-        if self._older or not isinstance(name, str):
-            return
-        for key in sorted(visible.legs):
-            if not re.search(rf"\bmatrix\b(?:\.{re.escape(key)}\b|\[|\s*\|)", name):
-                message = f"all legs of the matrix would write this file: its name lacks `{key}`"
-                self.values.say(path, message, f"add ${{{{ matrix.{key} }}}} to the name")
-                return
-        own, place = str(step.get("id")), posixpath.normpath(name)
-        if "${{" not in name and self._written.setdefault(place, own) != own:
-            message = f"the step `{self._written[place]}` writes the same file"
-            self.values.say(path, message, "rename one of them: the last one would overwrite the other")
-
-    def _file(self, path: KeyPath, spec: Mapping[str, Json], visible: Visible) -> None:
-        self.values.text((*path, "text"), spec.get("text"), visible)
-        self.values.file((*path, "file"), spec.get("file"), visible)
-        self.values.schema((*path, "schema"), spec.get("schema"))
-        self.values.text((*path, "patch"), spec.get("patch"), visible)
-        self.values.template_file((*path, "template"), spec.get("template"), visible)
-
-    def _place(self, step: Mapping[str, Json]) -> str:
-        """Return where a step runs, by its own keys or by `defaults:`."""
-        if "on" in step:
-            return str(step["on"])
-        if "container" in step:
-            return "container"
-        return str(self.defaults.get("on", "container" if "container" in self.defaults else "local"))
-
-    def _host(self, path: KeyPath, host: Mapping[str, Json], visible: Visible, on: str | None = None) -> None:
-        """Check the keys that a step, its fallback and `defaults:` have in common."""
-        container = host.get("container")
-        if isinstance(container, str) and container not in self.containers:
-            otherwise = "declare it under `containers:`"
-            self._unknown((*path, "container"), "container", container, self.containers, otherwise)
-        if (
-            on == "container"
-            and container is None
-            and "container" not in self.defaults
-            and path[-1] != "fallback"
-            and "image" not in host
-        ):
-            at = (*path, "on") if "on" in host else path
-            known = next(iter(self.containers), "")
-            hint = f"such as `container: {known}`" if known else "declare one under `containers:`, and name it here"
-            self.values.say(at, "`on: container` needs a `container:`", hint)
-        if isinstance(container, str) and on in {"local", "vm"}:
-            message = f"a step with `on: {on}` does not run in a container"
-            hint = "leave out `container:`, or set `on: container`"
-            self.values.say((*path, "container"), message, hint, at_key=True)
-        self.values.text((*path, "cwd"), host.get("cwd"), visible)
-        self.values.texts((*path, "env"), host.get("env"), visible)
-
-    def _fallback(self, path: KeyPath, fallback: Mapping[str, Json], on: str, visible: Visible) -> None:
-        to = fallback.get("on")
-        self._host(path, fallback, visible, on=to if isinstance(to, str) else None)
-        if to not in _PLACES:
-            return
-        if on == "local":
-            message = "a step with `on: local` cannot fall back: it already runs on this machine"
-            self.values.say(path, message, "leave out `fallback:`", at_key=True)
-        elif to == on:
-            message = f"the step already runs on `{on}`: a fallback needs another place"
-            self.values.say((*path, "on"), message)
-        elif on == "vm" and to == "container":
-            message = "without the VM, its containers are unavailable too"
-            self.values.say((*path, "on"), message, "fall back to `local`")
-
-    def _unknown(self, path: KeyPath, what: str, name: str, known: Mapping[str, Json], otherwise: str = "") -> None:
-        if f"{what}s" not in self._ill:
-            self.values.say(path, f"there is no {what} `{name}`", did_you_mean(name, known) or otherwise)
-
-
-def _listed(data: Json) -> list[Json]:
-    return data if isinstance(data, list) else [data] if data is not None else []
-
 
 def _steps(data: Mapping[str, Json], key: str, path: KeyPath = ()) -> Iterator[tuple[KeyPath, dict[str, Json]]]:
-    for index, step in enumerate(_listed(data.get(key))):
+    for index, step in enumerate(items(data.get(key))):
         if isinstance(step, dict):
             at = (*path, key, index)
             yield at, step
@@ -373,6 +255,6 @@ def _ids(steps: Json) -> Iterator[str]:
 
 def _legs(step: Mapping[str, Json]) -> int:
     """Count a step and its inner steps, with each matrix expanded."""
-    legs = math.prod(len(_listed(values)) for values in mapping(step.get("matrix")).values())
-    inner = (*_listed(step.get("steps")), *_listed(step.get("parallel")))
+    legs = math.prod(len(items(values)) for values in mapping(step.get("matrix")).values())
+    inner = (*items(step.get("steps")), *items(step.get("parallel")))
     return legs * (1 + sum(_legs(mapping(each)) for each in inner))

@@ -18,6 +18,11 @@ def listed(data: Json) -> list[Json]:
     return data if isinstance(data, list) else []
 
 
+def items(data: Json) -> list[Json]:
+    """Return the data if it is a list, else a list of it alone; an empty one for None."""
+    return data if isinstance(data, list) else [data] if data is not None else []
+
+
 def walk(data: Json, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Json]]:
     """Yield every value with its path, from the outside in."""
     yield path, data

@@ -1,0 +1,154 @@
+"""Finds problems in the work of a step with `run:` or `agent:`, and in the files of a run that steps write."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Collection, Mapping
+
+from pccpipe.spec.budget import check_budget, check_counted
+from pccpipe.spec.check_agent import AgentChecker
+from pccpipe.spec.data import items, mapping
+from pccpipe.spec.names import Visible
+from pccpipe.spec.position import KeyPath
+from pccpipe.spec.problem import did_you_mean
+from pccpipe.spec.texts import ValueChecker
+from pccpipe.values import Json
+
+_PLACES = ("local", "vm", "container")
+
+
+class RunChecker:
+    """Check the work of steps.
+
+    Args:
+        data: the whole pipeline.
+        ill: the sections that are wrong as a whole: their names count as declared.
+        older: accept what earlier versions accepted.
+    """
+
+    def __init__(
+        self, values: ValueChecker, agents: AgentChecker, data: Mapping[str, Json], ill: Collection[str], *, older: bool
+    ) -> None:
+        self.values = values
+        self.agents = agents
+        self.secrets = mapping(data.get("secrets"))
+        self.containers = mapping(data.get("containers"))
+        self.defaults = mapping(data.get("defaults"))
+        self._ill = ill
+        self._older = older
+        self._written: dict[str, str] = {}
+        """The id of the step that writes a file of the run's folder, by the file's path."""
+
+    def run(self, path: KeyPath, step: dict[str, Json], visible: Visible) -> None:
+        """Check a step with `run:` or `agent:`."""
+        on, shell = self._place(step), str(step.get("shell", self.defaults.get("shell", "sh")))
+        self.host(path, step, visible, on=on)
+        self.values.script((*path, "run"), step.get("run"), shell, visible)
+        if "pipefail" in items(step.get("shell_options", self.defaults.get("shell_options"))) and shell == "sh":
+            at = path if "shell_options" in step else ("defaults",)
+            self.values.say(
+                (*at, "shell_options"), "`pipefail` is an option of bash, and the shell is sh", "set `shell: bash`"
+            )
+        for index, name in enumerate(items(step.get("secrets"))):
+            if isinstance(name, str) and name not in self.secrets:
+                where = "declare it under `secrets:` at the top"
+                self.unknown((*path, "secrets", index), "secret", name, self.secrets, where)
+        self.values.expression_or_plain((*path, "max_tokens"), step.get("max_tokens"), visible)
+        names = [*map(str, items(step.get("secrets"))), *self.agents.secrets_of(step)]
+        named = [mapping(self.secrets.get(name)) for name in names]
+        check_budget(self.values, (*path, "budget"), step.get("budget"), visible)
+        if not any(secret.get("via") == "proxy" for secret in named):
+            for key in ("max_tokens", "budget"):
+                if key in step:
+                    check_counted(self.values, path, key, "this step")
+        for name, spec in mapping(step.get("files")).items():
+            self._file((*path, "files", name), mapping(spec), visible)
+        result = mapping(step.get("result"))
+        self.values.text((*path, "result", "path"), result.get("path"), visible)
+        self.writes((*path, "result", "path"), step, result.get("path"), visible)
+        self.values.schema((*path, "result", "schema"), result.get("schema"))
+        if "account" in step and on != "vm":
+            message = f"`account` is for steps with `on: vm`, and this one has `on: {on}`"
+            self.values.say((*path, "account"), message, "leave out `account:`, or set `on: vm`", at_key=True)
+        if fallback := mapping(step.get("fallback")):
+            self._fallback((*path, "fallback"), fallback, on, visible)
+            script = (*path, "fallback", "run") if "run" in fallback else (*path, "run")
+            fallback_shell = str(fallback.get("shell", shell))
+            self.values.script(script, fallback.get("run", step.get("run")), fallback_shell, visible)
+        if "agent" in step:
+            other = mapping(step.get("fallback")).get("on")
+            self.agents.step(path, step, [on, *([other] if isinstance(other, str) else [])], visible)
+
+    def writes(self, path: KeyPath, step: Mapping[str, Json], name: Json, visible: Visible) -> None:
+        """Find a file of the run's folder that two steps, or all legs of a matrix, would write."""
+        if self._older or not isinstance(name, str):
+            return
+        for key in sorted(visible.legs):
+            if not re.search(rf"\bmatrix\b(?:\.{re.escape(key)}\b|\[|\s*\|)", name):
+                message = f"all legs of the matrix would write this file: its name lacks `{key}`"
+                self.values.say(path, message, f"add ${{{{ matrix.{key} }}}} to the name")
+                return
+        own, place = str(step.get("id")), posixpath.normpath(name)
+        if "${{" not in name and self._written.setdefault(place, own) != own:
+            message = f"the step `{self._written[place]}` writes the same file"
+            self.values.say(path, message, "rename one of them: the last one would overwrite the other")
+
+    def _file(self, path: KeyPath, spec: Mapping[str, Json], visible: Visible) -> None:
+        self.values.text((*path, "text"), spec.get("text"), visible)
+        self.values.file((*path, "file"), spec.get("file"), visible)
+        self.values.schema((*path, "schema"), spec.get("schema"))
+        self.values.text((*path, "patch"), spec.get("patch"), visible)
+        self.values.template_file((*path, "template"), spec.get("template"), visible)
+
+    def _place(self, step: Mapping[str, Json]) -> str:
+        """Return where a step runs, by its own keys or by `defaults:`."""
+        if "on" in step:
+            return str(step["on"])
+        if "container" in step:
+            return "container"
+        return str(self.defaults.get("on", "container" if "container" in self.defaults else "local"))
+
+    def host(self, path: KeyPath, host: Mapping[str, Json], visible: Visible, on: str | None = None) -> None:
+        """Check the keys that a step, its fallback and `defaults:` have in common."""
+        container = host.get("container")
+        if isinstance(container, str) and container not in self.containers:
+            otherwise = "declare it under `containers:`"
+            self.unknown((*path, "container"), "container", container, self.containers, otherwise)
+        if (
+            on == "container"
+            and container is None
+            and "container" not in self.defaults
+            and path[-1] != "fallback"
+            and "image" not in host
+        ):
+            at = (*path, "on") if "on" in host else path
+            known = next(iter(self.containers), "")
+            hint = f"such as `container: {known}`" if known else "declare one under `containers:`, and name it here"
+            self.values.say(at, "`on: container` needs a `container:`", hint)
+        if isinstance(container, str) and on in {"local", "vm"}:
+            message = f"a step with `on: {on}` does not run in a container"
+            hint = "leave out `container:`, or set `on: container`"
+            self.values.say((*path, "container"), message, hint, at_key=True)
+        self.values.text((*path, "cwd"), host.get("cwd"), visible)
+        self.values.texts((*path, "env"), host.get("env"), visible)
+
+    def _fallback(self, path: KeyPath, fallback: Mapping[str, Json], on: str, visible: Visible) -> None:
+        to = fallback.get("on")
+        self.host(path, fallback, visible, on=to if isinstance(to, str) else None)
+        if to not in _PLACES:
+            return
+        if on == "local":
+            message = "a step with `on: local` cannot fall back: it already runs on this machine"
+            self.values.say(path, message, "leave out `fallback:`", at_key=True)
+        elif to == on:
+            message = f"the step already runs on `{on}`: a fallback needs another place"
+            self.values.say((*path, "on"), message)
+        elif on == "vm" and to == "container":
+            message = "without the VM, its containers are unavailable too"
+            self.values.say((*path, "on"), message, "fall back to `local`")
+
+    def unknown(self, path: KeyPath, what: str, name: str, known: Mapping[str, Json], otherwise: str = "") -> None:
+        """Report a name that nothing has, unless its whole section is wrong."""
+        if f"{what}s" not in self._ill:
+            self.values.say(path, f"there is no {what} `{name}`", did_you_mean(name, known) or otherwise)
