@@ -12,9 +12,10 @@ from pathlib import Path
 from pccpipe.layout import EVENTS
 from pccpipe.outcome import IsolationMode, Outcome, Place
 from pccpipe.record.codec import encode
-from pccpipe.record.events import CommandEnded, CommandStarted, Event, RunEnded, RunStarted, StepEnded, StepStarted
+from pccpipe.record.events import CommandEnded, CommandStarted, Event, StepEnded, StepStarted
 from pccpipe.record.index import list_runs
 from pccpipe.record.journal import Journal
+from pccpipe.record.run_events import RunEnded, RunStarted
 from pccpipe.target import Isolation
 
 

@@ -61,8 +61,6 @@ if TYPE_CHECKING:
     )
     from pccpipe.record.events import (
         ActionDone,
-        AlwaysStarted,
-        Cancelling,
         CommandEnded,
         CommandStarted,
         Event,
@@ -72,12 +70,6 @@ if TYPE_CHECKING:
         MayHaveBegun,
         Output,
         RoundStarted,
-        RunEnded,
-        RunQueued,
-        RunResumed,
-        RunStarted,
-        RunStopped,
-        RunWaiting,
         SecretsGiven,
         StepDowngraded,
         StepEnded,
@@ -88,6 +80,16 @@ if TYPE_CHECKING:
     )
     from pccpipe.record.index import RunEntry
     from pccpipe.record.reading import LogPiece
+    from pccpipe.record.run_events import (
+        AlwaysStarted,
+        Cancelling,
+        RunEnded,
+        RunQueued,
+        RunResumed,
+        RunStarted,
+        RunStopped,
+        RunWaiting,
+    )
     from pccpipe.record.state import RunState
     from pccpipe.record.step_state import StepState
     from pccpipe.records import delete_run, follow, get_run, list_runs, prune, read_events, read_log

@@ -19,9 +19,10 @@ from pccpipe.policy.enforce import PipelineCheck, ProjectCheck, hold
 from pccpipe.policy.file import load_policy as load_policy
 from pccpipe.policy.policy import Policy
 from pccpipe.record import cancel_requests as requests
-from pccpipe.record.events import Event, RunEnded
+from pccpipe.record.events import Event
 from pccpipe.record.journal import check_run_id, read_events
 from pccpipe.record.lock import is_abandoned
+from pccpipe.record.run_events import RunEnded
 from pccpipe.record.state import RunState
 from pccpipe.records import runs_folder
 from pccpipe.session import session

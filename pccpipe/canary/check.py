@@ -30,7 +30,8 @@ from pccpipe.machine.base import Machine
 from pccpipe.machine.local import LocalMachine
 from pccpipe.machine.retry import UNREACHABLE
 from pccpipe.outcome import IsolationMode, Outcome, Place
-from pccpipe.record.events import CommandEnded, CommandStarted, Event, Output, RunStarted
+from pccpipe.record.events import CommandEnded, CommandStarted, Event, Output
+from pccpipe.record.run_events import RunStarted
 from pccpipe.record.step_path import split
 from pccpipe.spec.model import Pipeline, Run
 from pccpipe.spec.project_model import Project

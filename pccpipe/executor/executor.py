@@ -21,7 +21,8 @@ from pccpipe.executor.turn_end import PASSING
 from pccpipe.executor.waiting import is_away
 from pccpipe.executor.walk import Walk
 from pccpipe.outcome import STATUSES, Code, Outcome, Place, Reason
-from pccpipe.record.events import AlwaysStarted, RunEnded, RunEnding, RunStopped, RunWaiting, Warned
+from pccpipe.record.events import Warned
+from pccpipe.record.run_events import AlwaysStarted, RunEnded, RunEnding, RunStopped, RunWaiting
 from pccpipe.spec.model import Parallel, Repeat, Run, Step
 from pccpipe.values import Json
 

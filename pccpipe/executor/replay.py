@@ -23,8 +23,6 @@ from pccpipe.outcome import Code, Outcome, Place
 from pccpipe.record.agent_events import AgentChanged, ModelLimited, ModelUsed, RepairAsked, SessionKept, StepWaiting
 from pccpipe.record.events import (
     ActionDone,
-    AlwaysStarted,
-    Cancelling,
     CommandEnded,
     CommandStarted,
     Event,
@@ -33,17 +31,21 @@ from pccpipe.record.events import (
     InputGiven,
     MayHaveBegun,
     RoundStarted,
-    RunQueued,
-    RunResumed,
-    RunStarted,
-    RunStopped,
-    RunWaiting,
     SecretsGiven,
     StepDowngraded,
     StepEnded,
     StepRetrying,
     StepStarted,
     TargetUnavailable,
+)
+from pccpipe.record.run_events import (
+    AlwaysStarted,
+    Cancelling,
+    RunQueued,
+    RunResumed,
+    RunStarted,
+    RunStopped,
+    RunWaiting,
 )
 from pccpipe.record.step_path import parent, rounds_left_out
 from pccpipe.values import Json

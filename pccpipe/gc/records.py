@@ -14,8 +14,8 @@ from msgspec import Struct
 from pccpipe.errors import PccpipeError
 from pccpipe.gc.decide import Recorded
 from pccpipe.layout import COPY, EVENTS, LOCK, SENT, SYNC_STATE
-from pccpipe.record.events import RunStarted
 from pccpipe.record.index import RunEntry, read_runs
+from pccpipe.record.run_events import RunStarted
 
 
 class Records(Protocol):

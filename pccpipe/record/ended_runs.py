@@ -16,8 +16,8 @@ import msgspec
 from msgspec import MsgspecError, Struct
 
 from pccpipe.layout import ENDED_RUNS
-from pccpipe.record.events import RunEnded, RunStarted
 from pccpipe.record.files import write_atomically
+from pccpipe.record.run_events import RunEnded, RunStarted
 from pccpipe.version import __version__
 
 _LONGEST = 16 * 1024

@@ -11,15 +11,8 @@ from typing import TYPE_CHECKING
 from pccpipe.outcome import Outcome
 from pccpipe.record.agent_events import Activity
 from pccpipe.record.codec import kind_of
-from pccpipe.record.events import (
-    Event,
-    Output,
-    RunEnded,
-    RunStopped,
-    StepDowngraded,
-    TargetUnavailable,
-    Warned,
-)
+from pccpipe.record.events import Event, Output, StepDowngraded, TargetUnavailable, Warned
+from pccpipe.record.run_events import RunEnded, RunStopped
 
 if TYPE_CHECKING:
     import logging

@@ -11,8 +11,9 @@ from msgspec import Struct
 from pccpipe.layout import EVENTS
 from pccpipe.record.codec import UnreadableEventError, decode
 from pccpipe.record.ended_runs import EndedRun, load_ended, save_ended
-from pccpipe.record.events import Event, RunEnded, RunResumed, RunStarted, RunStopped, RunWaiting
+from pccpipe.record.events import Event
 from pccpipe.record.lock import is_abandoned
+from pccpipe.record.run_events import RunEnded, RunResumed, RunStarted, RunStopped, RunWaiting
 from pccpipe.record.state import STOPPED, WAITING, WAITING_FOR_MODEL
 
 _END = 64 * 1024

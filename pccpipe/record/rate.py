@@ -7,15 +7,8 @@ from collections import Counter
 
 from pccpipe import limits
 from pccpipe.record.agent_events import ModelUsed
-from pccpipe.record.events import (
-    CommandEnded,
-    Happening,
-    RunEnded,
-    RunStopped,
-    RunWaiting,
-    StepEnded,
-    Warned,
-)
+from pccpipe.record.events import CommandEnded, Happening, StepEnded, Warned
+from pccpipe.record.run_events import RunEnded, RunStopped, RunWaiting
 
 EVERY = 1.0
 """Seconds between two accounts of a model's use, once there were many. Each includes those before it."""

@@ -11,9 +11,10 @@ from msgspec import Struct
 
 from pccpipe.errors import UsageError
 from pccpipe.outcome import Stream
-from pccpipe.record.events import Event, RunEnded
+from pccpipe.record.events import Event
 from pccpipe.record.journal import read_events
 from pccpipe.record.lock import is_abandoned
+from pccpipe.record.run_events import RunEnded
 from pccpipe.record.state import load_state
 from pccpipe.record.tail import GrowingJournal
 

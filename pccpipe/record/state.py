@@ -23,8 +23,6 @@ from pccpipe.record.begun import Begun
 from pccpipe.record.codec import to_json
 from pccpipe.record.events import (
     ActionDone,
-    AlwaysStarted,
-    Cancelling,
     CommandEnded,
     CommandStarted,
     Event,
@@ -33,12 +31,6 @@ from pccpipe.record.events import (
     MayHaveBegun,
     Output,
     RoundStarted,
-    RunEnded,
-    RunQueued,
-    RunResumed,
-    RunStarted,
-    RunStopped,
-    RunWaiting,
     SecretsGiven,
     StepDowngraded,
     StepEnded,
@@ -49,6 +41,16 @@ from pccpipe.record.events import (
 )
 from pccpipe.record.journal import read_events
 from pccpipe.record.model_totals import ModelTotals
+from pccpipe.record.run_events import (
+    AlwaysStarted,
+    Cancelling,
+    RunEnded,
+    RunQueued,
+    RunResumed,
+    RunStarted,
+    RunStopped,
+    RunWaiting,
+)
 from pccpipe.record.run_file import Question, RunFile
 from pccpipe.record.step_path import parent
 from pccpipe.record.step_state import StepState, iso, stalled_text

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from pccpipe.errors import RecordFull
 from pccpipe.layout import RUN_JSON
-from pccpipe.record.events import Event, InputGiven, RunEnded, RunStopped, RunWaiting
+from pccpipe.record.events import Event, InputGiven
 from pccpipe.record.files import write_atomically
 from pccpipe.record.room import Room, is_full
+from pccpipe.record.run_events import RunEnded, RunStopped, RunWaiting
 from pccpipe.record.state import RunState, state_of, state_text
 from pccpipe.record.ticker import TICKER, Timer
 

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pccpipe.errors import UsageError
-from pccpipe.record.events import InputGiven, RunStarted
+from pccpipe.record.events import InputGiven
 from pccpipe.record.fence import refuse_links
 from pccpipe.record.journal import Journal, read_events
 from pccpipe.record.lock import RunLock
+from pccpipe.record.run_events import RunStarted
 from pccpipe.record.run_file import Question
 from pccpipe.record.state import WAITING, RunState, state_of
 from pccpipe.record.state_file import StateFile

@@ -11,9 +11,9 @@ from pccpipe.layout import PIPELINE, PIPELINE_FILES
 from pccpipe.outcome import IsolationMode
 from pccpipe.policy.enforce import PipelineCheck, ProjectCheck
 from pccpipe.policy.policy import Policy
-from pccpipe.record.events import RunEnded, RunStarted
 from pccpipe.record.files import write_atomically
 from pccpipe.record.journal import read_events
+from pccpipe.record.run_events import RunEnded, RunStarted
 from pccpipe.spec.load import load_pipeline
 from pccpipe.spec.model import Pipeline
 from pccpipe.spec.project import identity, load_project, run_locally

@@ -26,10 +26,14 @@ from pccpipe.policy.enforce import hold, readable_files
 from pccpipe.record import cancel_requests as requests
 from pccpipe.record.due import is_due
 from pccpipe.record.event_log import EventLog
-from pccpipe.record.events import (
+from pccpipe.record.events import Event, Happening, Warned
+from pccpipe.record.fence import fence_run, refuse_links
+from pccpipe.record.journal import Journal, Listener, make_run_dir, read_events, refuse_missing
+from pccpipe.record.lock import RunLock
+from pccpipe.record.logs import LogQuota
+from pccpipe.record.room import Room
+from pccpipe.record.run_events import (
     Cancelling,
-    Event,
-    Happening,
     RunEnded,
     RunEnding,
     RunQueued,
@@ -37,13 +41,7 @@ from pccpipe.record.events import (
     RunStarted,
     RunStopped,
     RunWaiting,
-    Warned,
 )
-from pccpipe.record.fence import fence_run, refuse_links
-from pccpipe.record.journal import Journal, Listener, make_run_dir, read_events, refuse_missing
-from pccpipe.record.lock import RunLock
-from pccpipe.record.logs import LogQuota
-from pccpipe.record.room import Room
 from pccpipe.record.state import WAITING, WAITING_FOR_MODEL, RunState, state_of
 from pccpipe.record.state_file import StateFile, catch_up
 from pccpipe.secrets.mask import mask_error

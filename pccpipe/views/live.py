@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.style import Style
 from rich.text import Text
 
-from pccpipe.record.events import Cancelling, Event, RunEnded, RunStopped, RunWaiting
+from pccpipe.record.events import Event
+from pccpipe.record.run_events import Cancelling, RunEnded, RunStopped, RunWaiting
 from pccpipe.views.board import Line, board, final_board
 from pccpipe.views.summary import summary
 from pccpipe.views.watch import Watch

@@ -18,8 +18,6 @@ from pccpipe.record.agent_events import (
 )
 from pccpipe.record.events import (
     ActionDone,
-    AlwaysStarted,
-    Cancelling,
     CommandEnded,
     CommandStarted,
     Event,
@@ -30,12 +28,6 @@ from pccpipe.record.events import (
     MayHaveBegun,
     Output,
     RoundStarted,
-    RunEnded,
-    RunQueued,
-    RunResumed,
-    RunStarted,
-    RunStopped,
-    RunWaiting,
     SecretsGiven,
     StepDowngraded,
     StepEnded,
@@ -43,6 +35,16 @@ from pccpipe.record.events import (
     StepStarted,
     TargetUnavailable,
     Warned,
+)
+from pccpipe.record.run_events import (
+    AlwaysStarted,
+    Cancelling,
+    RunEnded,
+    RunQueued,
+    RunResumed,
+    RunStarted,
+    RunStopped,
+    RunWaiting,
 )
 from pccpipe.record.step_state import stalled_text
 from pccpipe.views.summary import summary

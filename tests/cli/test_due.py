@@ -14,8 +14,9 @@ import pccpipe
 from pccpipe.due import DueRun, continue_if_due
 from pccpipe.errors import VmBusy
 from pccpipe.record.codec import encode
-from pccpipe.record.events import Event, RunWaiting, StepEnded
+from pccpipe.record.events import Event, StepEnded
 from pccpipe.record.journal import read_events
+from pccpipe.record.run_events import RunWaiting
 from pccpipe.session.job import Caller
 from tests.cli.command import Folder, finish, wait_until
 

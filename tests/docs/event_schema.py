@@ -12,7 +12,8 @@ from typing import Any, get_args
 
 import msgspec
 
-from pccpipe.record.events import FORMAT, Happening
+from pccpipe.record.events import Happening
+from pccpipe.record.run_events import FORMAT
 
 FILE = Path(__file__).resolve().parents[2] / "schemas/event.schema.json"
 Schema = dict[str, Any]

@@ -16,7 +16,8 @@ from pccpipe.executor.context import RunContext, Serials
 from pccpipe.executor.executor import execute
 from pccpipe.executor.replay import Replay
 from pccpipe.outcome import IsolationMode, Place
-from pccpipe.record.events import CommandStarted, Event, Happening, RunEnding, StepEnded
+from pccpipe.record.events import CommandStarted, Event, Happening, StepEnded
+from pccpipe.record.run_events import RunEnding
 from pccpipe.record.state import RunState, state_of
 from pccpipe.secrets.prices import Prices
 from pccpipe.secrets.proxy.proxy import Proxy

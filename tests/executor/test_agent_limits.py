@@ -10,7 +10,8 @@ from pccpipe.executor import agents
 from pccpipe.executor.replay import Replay
 from pccpipe.outcome import Code, Outcome
 from pccpipe.record.agent_events import AgentChanged, ModelLimited, StepWaiting
-from pccpipe.record.events import CommandEnded, CommandStarted, Event, Happening, RunResumed, RunWaiting, StepEnded
+from pccpipe.record.events import CommandEnded, CommandStarted, Event, Happening, StepEnded
+from pccpipe.record.run_events import RunResumed, RunWaiting
 from pccpipe.secrets.proxy.grant import Grant
 from pccpipe.secrets.proxy.provider_limits import ProviderLimit
 from pccpipe.target import Command, Exit

@@ -9,17 +9,8 @@ import pytest
 
 from pccpipe.executor.replay import Replay
 from pccpipe.outcome import Code, Outcome
-from pccpipe.record.events import (
-    CommandStarted,
-    Event,
-    Happening,
-    InputAsked,
-    InputGiven,
-    ModelUsed,
-    RunResumed,
-    RunWaiting,
-    StepEnded,
-)
+from pccpipe.record.events import CommandStarted, Event, Happening, InputAsked, InputGiven, ModelUsed, StepEnded
+from pccpipe.record.run_events import RunResumed, RunWaiting
 from pccpipe.record.state import RunState, state_of
 from pccpipe.secrets.prices import Price, Prices
 from pccpipe.secrets.proxy.meter import BudgetExceededError, WantedCall

@@ -6,7 +6,8 @@ import pytest
 
 from pccpipe.executor.replay import Replay
 from pccpipe.outcome import Code, Outcome
-from pccpipe.record.events import AlwaysStarted, Event, Warned
+from pccpipe.record.events import Event, Warned
+from pccpipe.record.run_events import AlwaysStarted
 from pccpipe.secrets.proxy.meter import WantedCall
 from pccpipe.secrets.proxy.usage import Tokens
 from pccpipe.target import Command, Exit

@@ -15,12 +15,12 @@ from pccpipe.record.events import (
     CommandStarted,
     Happening,
     MayHaveBegun,
-    RunStopped,
     StepDowngraded,
     StepEnded,
     StepStarted,
     TargetUnavailable,
 )
+from pccpipe.record.run_events import RunStopped
 from pccpipe.target import Command, ContainerSettings, Exit
 from pccpipe.targets.dummy import Play
 from tests.executor.rehearsal import DummyTargets, Notes, Played, Stage

@@ -18,14 +18,13 @@ from pccpipe.record.events import (
     CommandStarted,
     Happening,
     MayHaveBegun,
-    RunResumed,
-    RunStopped,
     StepDowngraded,
     StepEnded,
     StepRetrying,
     StepStarted,
     TargetUnavailable,
 )
+from pccpipe.record.run_events import RunResumed, RunStopped
 from pccpipe.record.state import RunState
 from pccpipe.target import Command, Isolation
 from pccpipe.targets.dummy import DummyTarget, Play

@@ -10,7 +10,8 @@ import pytest
 from pccpipe.executor.input_request import requested_input, unmarked_request
 from pccpipe.executor.replay import Replay
 from pccpipe.outcome import Outcome, Place
-from pccpipe.record.events import AlwaysStarted, Event, Happening, InputAsked, InputGiven, RunWaiting, Warned
+from pccpipe.record.events import Event, Happening, InputAsked, InputGiven, Warned
+from pccpipe.record.run_events import AlwaysStarted, RunWaiting
 from pccpipe.record.state import RunState
 from pccpipe.target import Command
 from pccpipe.targets.dummy import Play

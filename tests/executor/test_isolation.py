@@ -12,15 +12,8 @@ from pccpipe import Fallback
 from pccpipe.errors import Unavailable
 from pccpipe.executor.replay import Replay
 from pccpipe.outcome import IsolationMode, Outcome, Place, Reason
-from pccpipe.record.events import (
-    CommandStarted,
-    Happening,
-    RunStarted,
-    StepDowngraded,
-    StepEnded,
-    TargetUnavailable,
-    Warned,
-)
+from pccpipe.record.events import CommandStarted, Happening, StepDowngraded, StepEnded, TargetUnavailable, Warned
+from pccpipe.record.run_events import RunStarted
 from pccpipe.spec.project import load_project
 from pccpipe.target import Command, Isolation
 from pccpipe.targets.dummy import Play

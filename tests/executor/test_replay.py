@@ -10,16 +10,8 @@ import pytest
 from pccpipe.errors import Unavailable
 from pccpipe.executor.replay import Replay, deadline_since
 from pccpipe.outcome import IsolationMode, Outcome, Place, Reason
-from pccpipe.record.events import (
-    CommandEnded,
-    CommandStarted,
-    Event,
-    Happening,
-    RunStarted,
-    StepEnded,
-    StepRetrying,
-    StepStarted,
-)
+from pccpipe.record.events import CommandEnded, CommandStarted, Event, Happening, StepEnded, StepRetrying, StepStarted
+from pccpipe.record.run_events import RunStarted
 from pccpipe.target import Command, Exit
 from pccpipe.targets.dummy import Play
 from tests.executor.rehearsal import Notes, Played, Script, Stage

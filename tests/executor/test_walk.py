@@ -7,7 +7,8 @@ import time
 
 from pccpipe.errors import ActionError
 from pccpipe.outcome import Outcome
-from pccpipe.record.events import AlwaysStarted, RoundStarted, StepRetrying
+from pccpipe.record.events import RoundStarted, StepRetrying
+from pccpipe.record.run_events import AlwaysStarted
 from pccpipe.target import Command, Exit
 from pccpipe.targets.dummy import Play, says
 from tests.executor.rehearsal import Stage

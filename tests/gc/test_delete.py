@@ -8,9 +8,9 @@ import pytest
 
 import pccpipe
 from pccpipe.layout import COPY, EVENTS, REMOVED, STATES
-from pccpipe.record.events import RunWaiting
 from pccpipe.record.journal import Journal
 from pccpipe.record.lock import RunLock
+from pccpipe.record.run_events import RunWaiting
 from tests.cli.command import Folder
 
 TEXT = "version: 1\nname: x\nsteps:\n"

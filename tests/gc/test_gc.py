@@ -15,9 +15,9 @@ from pccpipe.machine.lease import Lease, read_lease
 from pccpipe.machine.provisioned import Provisioned, write_provisioned
 from pccpipe.machine.startup import startup_files
 from pccpipe.outcome import IsolationMode, Outcome
-from pccpipe.record.events import RunEnded, RunStarted
 from pccpipe.record.journal import Journal
 from pccpipe.record.lock import RunLock
+from pccpipe.record.run_events import RunEnded, RunStarted
 from pccpipe.spec.project_model import Vm
 from pccpipe.ssh.connection import Connection
 from tests.cli.command import Done, Folder

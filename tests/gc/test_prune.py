@@ -11,8 +11,9 @@ import pccpipe
 from pccpipe.layout import COPY, EVENTS, SYNC_STATE
 from pccpipe.outcome import IsolationMode, Outcome
 from pccpipe.record.codec import encode
-from pccpipe.record.events import Event, RunEnded, RunStarted
+from pccpipe.record.events import Event
 from pccpipe.record.lock import RunLock
+from pccpipe.record.run_events import RunEnded, RunStarted
 from tests.cli.command import Folder
 
 DAY = 86400.0

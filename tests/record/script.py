@@ -7,15 +7,12 @@ from collections.abc import Iterable
 from pccpipe.outcome import IsolationMode, Outcome, Place, Reason, Stream
 from pccpipe.record.events import (
     ActionDone,
-    AlwaysStarted,
     CommandEnded,
     CommandStarted,
     Event,
     Happening,
     Output,
     RoundStarted,
-    RunEnded,
-    RunStarted,
     StepDowngraded,
     StepEnded,
     StepRetrying,
@@ -23,6 +20,7 @@ from pccpipe.record.events import (
     TargetUnavailable,
     Warned,
 )
+from pccpipe.record.run_events import AlwaysStarted, RunEnded, RunStarted
 from pccpipe.target import ContainerSettings, Isolation
 
 START = 1_700_000_000.0

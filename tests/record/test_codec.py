@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from pccpipe.outcome import Outcome, Stream
 from pccpipe.record.codec import UnreadableEventError, decode, encode, kind_of
-from pccpipe.record.events import Event, Happening, Output, RunEnded, StepEnded, StepStarted
+from pccpipe.record.events import Event, Happening, Output, StepEnded, StepStarted
+from pccpipe.record.run_events import RunEnded
 from pccpipe.values import Json
 
 text = st.text(st.characters(exclude_categories=["Cs"]))

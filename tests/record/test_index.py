@@ -9,10 +9,11 @@ from pathlib import Path
 
 from pccpipe.layout import ENDED_RUNS, EVENTS, LOCK
 from pccpipe.outcome import IsolationMode, Outcome
-from pccpipe.record.events import RunEnded, RunStarted, StepStarted, Warned
+from pccpipe.record.events import StepStarted, Warned
 from pccpipe.record.index import list_runs, read_runs
 from pccpipe.record.journal import Journal
 from pccpipe.record.lock import RunLock
+from pccpipe.record.run_events import RunEnded, RunStarted
 from pccpipe.record.tail import GrowingJournal
 from tests.record.script import default_run
 

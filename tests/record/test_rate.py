@@ -8,8 +8,9 @@ from pccpipe import limits
 from pccpipe.layout import EVENTS
 from pccpipe.outcome import Outcome
 from pccpipe.record.agent_events import ModelUsed
-from pccpipe.record.events import CommandEnded, RunEnded, StepStarted, Warned
+from pccpipe.record.events import CommandEnded, StepStarted, Warned
 from pccpipe.record.journal import Journal, read_events
+from pccpipe.record.run_events import RunEnded
 
 
 def used(calls: int, step: str = "a") -> ModelUsed:

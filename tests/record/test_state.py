@@ -6,8 +6,9 @@ from pathlib import Path
 
 from pccpipe.layout import RUN_JSON
 from pccpipe.outcome import Outcome, Place, Reason
-from pccpipe.record.events import Happening, RoundStarted, RunEnded, StepEnded, StepStarted, Warned
+from pccpipe.record.events import Happening, RoundStarted, StepEnded, StepStarted, Warned
 from pccpipe.record.journal import Journal
+from pccpipe.record.run_events import RunEnded
 from pccpipe.record.state import RunState, load_state
 from pccpipe.record.state_file import WRITE_EVERY, StateFile
 from tests.growth import is_linear

@@ -12,16 +12,8 @@ from msgspec.structs import replace
 
 from pccpipe.outcome import ActionKind, Outcome, Place, Stream
 from pccpipe.record.agent_events import Activity, ModelUsed
-from pccpipe.record.events import (
-    CommandEnded,
-    Event,
-    Happening,
-    LiveEvent,
-    Output,
-    RunEnded,
-    StepEnded,
-    StepStarted,
-)
+from pccpipe.record.events import CommandEnded, Event, Happening, LiveEvent, Output, StepEnded, StepStarted
+from pccpipe.record.run_events import RunEnded
 from pccpipe.views.live import LiveView
 from tests.record.script import BOXED, LOCAL, command, default_run, started
 

@@ -10,7 +10,8 @@ import pytest
 from pccpipe.outcome import ActionKind, Outcome, Stream
 from pccpipe.record.agent_events import Activity
 from pccpipe.record.agent_report import AgentReport, EditedFile
-from pccpipe.record.events import CommandEnded, Event, Happening, LiveEvent, Output, RunEnded, StepEnded
+from pccpipe.record.events import CommandEnded, Event, Happening, LiveEvent, Output, StepEnded
+from pccpipe.record.run_events import RunEnded
 from pccpipe.views.activity import activity_text, count_text, report_text
 from pccpipe.views.board import board
 from pccpipe.views.plain import PlainView

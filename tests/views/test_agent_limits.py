@@ -11,7 +11,8 @@ import pytest
 
 from pccpipe.outcome import Outcome
 from pccpipe.record.agent_events import AgentChanged, ModelLimited, Stalled, StepWaiting
-from pccpipe.record.events import CommandEnded, CommandStarted, Happening, RunWaiting, StepStarted
+from pccpipe.record.events import CommandEnded, CommandStarted, Happening, StepStarted
+from pccpipe.record.run_events import RunWaiting
 from pccpipe.record.state import RunState
 from pccpipe.views.board import board
 from pccpipe.views.plain import PlainView

@@ -18,10 +18,10 @@ from pccpipe.record.events import (
     Happening,
     ModelUsed,
     RoundStarted,
-    RunEnded,
     StepEnded,
     StepStarted,
 )
+from pccpipe.record.run_events import RunEnded
 from pccpipe.record.state import RunState, state_of
 from pccpipe.values import Json
 from pccpipe.views.ending import ending, next_step

@@ -8,7 +8,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from pccpipe.record.events import Event, Happening, InputAsked, RunWaiting
+from pccpipe.record.events import Event, Happening, InputAsked
+from pccpipe.record.run_events import RunWaiting
 from pccpipe.record.state import RunState
 from pccpipe.spec.position import Position
 from pccpipe.spec.problem import Problem, Rule

@@ -8,16 +8,8 @@ import pytest
 from rich.console import Console
 
 from pccpipe.outcome import Outcome, Place, Stream
-from pccpipe.record.events import (
-    CommandEnded,
-    Happening,
-    Output,
-    RoundStarted,
-    RunEnded,
-    StepEnded,
-    StepStarted,
-    Warned,
-)
+from pccpipe.record.events import CommandEnded, Happening, Output, RoundStarted, StepEnded, StepStarted, Warned
+from pccpipe.record.run_events import RunEnded
 from pccpipe.record.state import RunState
 from pccpipe.views.board import Line, board, final_board
 from pccpipe.views.live import LiveView, Painter

@@ -18,13 +18,13 @@ from pccpipe.record.events import (
     Happening,
     InputAsked,
     Output,
-    RunEnded,
     StepDowngraded,
     StepEnded,
     StepStarted,
     TargetUnavailable,
     Warned,
 )
+from pccpipe.record.run_events import RunEnded
 from pccpipe.record.state import state_of
 from pccpipe.views.jsonl import JsonLinesView
 from pccpipe.views.plain import PlainView

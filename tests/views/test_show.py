@@ -12,7 +12,6 @@ from pccpipe.record.events import (
     CommandStarted,
     Happening,
     Output,
-    RunEnded,
     SecretsGiven,
     StepDowngraded,
     StepEnded,
@@ -20,6 +19,7 @@ from pccpipe.record.events import (
     TargetUnavailable,
     Warned,
 )
+from pccpipe.record.run_events import RunEnded
 from pccpipe.record.state import RunState
 from pccpipe.target import Isolation
 from pccpipe.views.show import show_text
