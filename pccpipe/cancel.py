@@ -36,9 +36,10 @@ class Cancel:
         self._lock = threading.RLock()
         self._requested = threading.Event()
         self._watchers: list[Callable[[float], None]] = []
-        self._shielded: list[Cancel] = []
+        self._inner: list[Cancel] = []
         self.by = ""
         self.who = ""
+        self.why = ""
         self.hurried = False
 
     @property
@@ -49,16 +50,22 @@ class Cancel:
     def grace(self) -> float:
         return HURRIED_GRACE if self.hurried else GRACE
 
-    def request(self, by: str = "caller", who: str = "") -> None:
-        """End the run.
+    @property
+    def message(self) -> str:
+        """Say that this was cancelled, and why if it is known."""
+        return f"cancelled: {self.why}" if self.why else "cancelled"
+
+    def request(self, by: str = "caller", who: str = "", why: str = "") -> None:
+        """End the run, or the part of it that has this handle.
 
         Args:
             by: a signal's name (`INT`, `TERM`, `HUP`) or a word of the caller.
             who: the user and machine that asks, `root@vm`, if known.
+            why: the cause, for messages, if it lies in the run itself.
         """
         with self._lock:
             if not self.requested:
-                self.by, self.who = by, who
+                self.by, self.who, self.why = by, who, why
                 self._requested.set()
             watchers = list(self._watchers)
         for watcher in watchers:
@@ -68,9 +75,9 @@ class Cancel:
         """Shorten the grace of the commands that are ending; also request, if nobody did."""
         with self._lock:
             self.hurried = True
-            shielded = list(self._shielded)
+            inner = list(self._inner)
         self.request()
-        for cancel in shielded:
+        for cancel in inner:
             cancel.hurry()
 
     @contextmanager
@@ -78,12 +85,20 @@ class Cancel:
         """Yield a handle that only a later `hurry` requests: for a step that must run after a cancel."""
         inner = Cancel()
         with self._lock:
-            self._shielded.append(inner)
+            self._inner.append(inner)
         try:
             yield inner
         finally:
             with self._lock:
-                self._shielded.remove(inner)
+                self._inner.remove(inner)
+
+    @contextmanager
+    def child(self) -> Iterator[Cancel]:
+        """Yield a handle for a part of the run: all that is asked of this one reaches it, and nothing goes back."""
+        with self.shield() as inner, self.watched_by(lambda _: inner.request(self.by, self.who, self.why)):
+            if self.hurried:
+                inner.hurry()
+            yield inner
 
     def wait(self, seconds: float) -> bool:
         """Sleep for `seconds`, or until a request; return True if there is one."""
@@ -145,7 +160,7 @@ class Halt:
 
     @property
     def message(self) -> str:
-        return "cancelled" if self.cancel.requested or self.deadline is None else self.deadline.message
+        return self.cancel.message if self.cancel.requested or self.deadline is None else self.deadline.message
 
     def check(self) -> None:
         """Raise Halted if a halt was requested."""

@@ -96,7 +96,7 @@ class Attempt(Struct):
             code = error.code if isinstance(error, ActionError) else None
             return StepOutcome(Outcome.FAILED, code=code, message=str(error))
         if begun is None:
-            return StepOutcome(Outcome.CANCELLED, message="cancelled")
+            return StepOutcome(Outcome.CANCELLED, message=self.context.cancel.message)
         running, log = begun
         agent = agent_output(self.step, running, log)
         ended, exit_ = self._to_its_end(running, log, agent)

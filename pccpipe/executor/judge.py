@@ -58,7 +58,7 @@ def judge(
     code = Code.OUTPUT_LOST if exit_.output_lost else None
     ended = StepOutcome(Outcome.FAILED, exit_code=exit_.code, code=code, message=_describe_exit(exit_), logs=logs)
     if followed.cancelled:
-        ended = replace(ended, outcome=Outcome.CANCELLED, message="cancelled")
+        ended = replace(ended, outcome=Outcome.CANCELLED, message=step.context.cancel.message)
     elif followed.timed_out or exit_.timed_out:
         ended = replace(ended, outcome=Outcome.TIMED_OUT, message=followed.message or "its time limit has passed")
     elif followed.is_limited:

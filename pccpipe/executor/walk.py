@@ -60,7 +60,7 @@ class Walk(Struct, frozen=True):
             over = self.context.replay.always
             return StepOutcome(over.outcome, code=over.code, fails_as=over.status, message=over.outcome.value)
         if self.context.cancel.requested:
-            return StepOutcome(Outcome.CANCELLED, message="cancelled")
+            return StepOutcome(Outcome.CANCELLED, message=self.context.cancel.message)
         if position.deadline and position.deadline.passed:
             return StepOutcome(Outcome.TIMED_OUT, message=position.deadline.message)
         return None

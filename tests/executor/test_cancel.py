@@ -153,3 +153,25 @@ def test_a_time_limit_ends_a_cleanup(stage: Stage) -> None:
         always: [{id: clean, remove: workspace, timeout: 100ms}]
     """)
     assert played.ends[-1] == ("clean", "timed_out")
+
+
+def test_a_child_hears_its_parent_and_not_the_other_way() -> None:
+    whole = Cancel()
+    with whole.child() as part, part.child() as inner:
+        inner.request("fail_fast", why="a failed")
+        assert inner.message == "cancelled: a failed"
+        assert not part.requested
+        whole.request("INT", "me@here")
+        assert (part.by, part.who, part.message) == ("INT", "me@here", "cancelled")
+        assert inner.by == "fail_fast"
+        whole.hurry()
+        assert part.hurried
+        assert inner.hurried
+
+
+def test_a_child_of_a_hurried_cancel_is_hurried() -> None:
+    whole = Cancel()
+    whole.hurry()
+    with whole.child() as part:
+        assert part.requested
+        assert part.hurried
