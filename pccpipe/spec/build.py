@@ -162,7 +162,8 @@ class _PipelineBuilder:
 
     def _step(self, path: KeyPath, data: Map) -> Step:
         # The timeout of `defaults:` is for commands; on a group it would end the steps inside.
-        runs = "run" in data or "agent" in data
+        # A background command ends with its group, and a group is what is retried.
+        runs = ("run" in data or "agent" in data) and data.get("background") is not True
         timeout = data.get("timeout", self._defaults.get("timeout") if runs else None)
         retry = data.get("retry", self._defaults.get("retry") if runs else None)
         condition = data.get("if")

@@ -19,6 +19,7 @@ from pccpipe.spec.expression import Template
 from pccpipe.spec.model import DEFAULT_OPTIONS, Container, Host, ResultSpec, Run
 from pccpipe.spec.paths import beside, read_text
 from pccpipe.spec.position import KeyPath
+from pccpipe.spec.ready import build_ready
 from pccpipe.spec.schema import find_schema
 from pccpipe.spec.source import Source
 from pccpipe.values import Json
@@ -85,6 +86,8 @@ class RunBuilder:
             result=self._result((*path, "result"), mapping(data["result"])) if "result" in data else None,
             isolation_required=data.get("isolation", self._defaults.get("isolation")) == "required",
             as_login=data.get("account") == "login",
+            background=data.get("background") is True,
+            ready=build_ready(self._source, (*path, "ready"), data.get("ready")),
             log_limit=units.size(cast("str | int", own.get("log_limit", LOG.most))),
             max_tokens=self._make.integer((*path, "max_tokens"), data["max_tokens"]) if "max_tokens" in data else None,
             budget=build_budget(self._source, (*path, "budget"), mapping(data["budget"])) if "budget" in data else None,

@@ -62,8 +62,9 @@ class _Checker:
             steps,
             source.removed,
             frozenset(str(step["fails_as"]) for step in self._all if "fails_as" in step),
-            [str(step.get("id")) for step in self._all if "matrix" in step],
-            result_keys(self._all, folder),
+            backgrounds=[str(step.get("id")) for step in self._all if step.get("background") is True],
+            matrices=[str(step.get("id")) for step in self._all if "matrix" in step],
+            result_keys=result_keys(self._all, folder),
         )
         self.values = ValueChecker(source, folder, declared, older)
         self.agents = AgentChecker(

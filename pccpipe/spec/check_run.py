@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping
 
 from pccpipe.spec.budget import check_budget, check_counted
 from pccpipe.spec.check_agent import AgentChecker
+from pccpipe.spec.check_background import check_background
 from pccpipe.spec.data import items, mapping
 from pccpipe.spec.names import Visible
 from pccpipe.spec.position import KeyPath
@@ -45,6 +46,7 @@ class RunChecker:
         on, shell = self._place(step), str(step.get("shell", self.defaults.get("shell", "sh")))
         self.host(path, step, visible, on=on)
         self.values.script((*path, "run"), step.get("run"), shell, visible)
+        check_background(self.values, path, step, on, shell, visible)
         if "pipefail" in items(step.get("shell_options", self.defaults.get("shell_options"))) and shell == "sh":
             at = path if "shell_options" in step else ("defaults",)
             self.values.say(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 
 from pccpipe.outcome import Outcome
 from pccpipe.spec.problem import did_you_mean
@@ -66,7 +67,11 @@ def of_download(path: object) -> MessageAndHint | None:
 
 
 def of_comparison(
-    chain: tuple[str, ...], values: tuple[object, ...], statuses: frozenset[str], texts: frozenset[str]
+    chain: tuple[str, ...],
+    values: tuple[object, ...],
+    statuses: frozenset[str],
+    texts: frozenset[str],
+    backgrounds: Collection[str] = (),
 ) -> MessageAndHint | None:
     """Find a comparison that is never true.
 
@@ -75,10 +80,11 @@ def of_comparison(
         values: the values on the other side.
         statuses: the words of the file's `fails_as:`.
         texts: the names of the matrix whose values are text.
+        backgrounds: the ids of the steps that run in the background.
     """
     match chain:
-        case ("steps", _, "outcome"):
-            known: tuple[str, ...] = STEP_OUTCOMES
+        case ("steps", step, "outcome"):
+            known: tuple[str, ...] = (*STEP_OUTCOMES, "running") if step in backgrounds else STEP_OUTCOMES
         case ("run", "outcome"):
             known = RUN_OUTCOMES
         case ("run", "status"):

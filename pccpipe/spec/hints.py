@@ -137,7 +137,7 @@ def pattern_hint(path: KeyPath, value: str, schema: Mapping[str, object]) -> str
             return "use lowercase letters, digits and `_` (in an id also `-`), a letter first, at most 40 characters"
         case "timeout" if "0" in value and not re.search("[1-9]", value):
             return NO_LIMIT
-        case "timeout" | "backoff" | "lost_after":
+        case "timeout" | "every" | "backoff" | "lost_after":
             return "write a duration such as 90s, 15m or 1h30m"
         case "upload":
             return "the only one is `workspace`; `{workspace: true, git: base}` adds a git repository"

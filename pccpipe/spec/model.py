@@ -19,6 +19,7 @@ from pccpipe.outcome import Outcome, Place
 from pccpipe.spec.agent_task import Agent, AgentTask, FileInput, with_secret
 from pccpipe.spec.expression import Expression, Template
 from pccpipe.spec.position import Position
+from pccpipe.spec.ready import Ready
 from pccpipe.spec.secret import Secret
 from pccpipe.spec.source import Change
 from pccpipe.target import ContainerSettings
@@ -148,6 +149,10 @@ class Run(Struct, frozen=True):
     budget: Budget | None = None
     """For all turns of the step together."""
     agent: AgentTask | None = None
+    background: bool = False
+    """True if it runs on beside the next steps, and ends with its group."""
+    ready: Ready | None = None
+    """The check that a background command is ready; None: it is at once."""
 
     @property
     def all_secrets(self) -> tuple[str, ...]:

@@ -47,6 +47,8 @@ class Declared(Struct, frozen=True):
     """Positions of the changes that remove included steps, by id."""
     statuses: frozenset[str] = frozenset()
     """The statuses of a run that `fails_as:` adds."""
+    backgrounds: Collection[str] = ()
+    """The ids of the steps that run in the background: one is `running` while the next ones have their turns."""
     matrices: Collection[str] = ()
     """The ids of the steps with their own `matrix:`."""
     result_keys: Mapping[str, Collection[str]] = field(default_factory=dict)

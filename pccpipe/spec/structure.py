@@ -11,6 +11,7 @@ from pccpipe import limits
 from pccpipe.spec.hints import KEY_HINTS, NO_LIMIT, OTHER_TOOLS, TYPES, pattern_hint, small_hint, type_hint, where_known
 from pccpipe.spec.position import KeyPath, Position
 from pccpipe.spec.problem import Problem, Rule, did_you_mean, nearest
+from pccpipe.spec.ready import misplaced_background
 from pccpipe.spec.source import Source
 from pccpipe.values import Json
 
@@ -155,6 +156,8 @@ def _misplaced(path: KeyPath, data: Json) -> tuple[str, str] | None:
         return "`steps` needs a `repeat:`", "to run steps in parallel, put them under `parallel:`"
     if key == "exclude":
         return "`exclude` belongs to an `upload:`", ""
+    if words := misplaced_background(key, beside):
+        return words
     if bodies:
         kinds = "`agent:`" if key in AGENT_KEYS else "`run:`" if "agent" in bodies else "`run:` or `agent:`"
         return f"`{key}` cannot be combined with `{bodies[0]}`", f"it belongs to a step with {kinds}"
@@ -212,8 +215,8 @@ def _bad_value(error: ValidationError, path: KeyPath) -> tuple[str, str]:
         case "minimum":
             return f"{what} must be at least {wanted}, not {_shown(value)}", small_hint(path)
         case "exclusiveMinimum":
-            return f"{what} must be more than {wanted}, not {_shown(value)}", NO_LIMIT if path[-1:] == (
-                "timeout",
+            return f"{what} must be more than {wanted}, not {_shown(value)}", NO_LIMIT if (
+                path[-1:] == ("timeout",) and path[-2:-1] != ("ready",)
             ) else ""
         case "maximum":
             return f"{what} must be at most {wanted}, not {_shown(value)}", ""

@@ -185,7 +185,8 @@ class ValueChecker(Struct, frozen=True):
             for message, hint in reference_problems(chain, visible, self.declared):
                 self._say_at(place_of(chain, lines, start), message, hint, lines)
         for chain, values in analysis.comparisons if not self.older else ():
-            if words := habits.of_comparison(chain, values, self.declared.statuses, visible.texts):
+            known = self.declared.statuses, visible.texts, self.declared.backgrounds
+            if words := habits.of_comparison(chain, values, *known):
                 self._say_at(place_of(chain, lines, start), *words, lines)
         return analysis.wrong is None
 

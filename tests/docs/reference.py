@@ -42,6 +42,7 @@ FILES = {
 DEFINED = {
     "step": "A step",
     "change": "A change",
+    "ready": "A check of readiness",
     "input": "An input",
     "secret": "A secret",
     "container": "A container",

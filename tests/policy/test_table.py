@@ -25,7 +25,10 @@ def _keys() -> Iterator[tuple[str, str]]:
     pipeline, project = (json.loads(schema_text(name)) for name in ("pipeline", "project"))
     sections = {
         "pipeline": pipeline,
-        **{name: pipeline["definitions"][name] for name in ("input", "secret", "container", "agent", "step", "change")},
+        **{
+            name: pipeline["definitions"][name]
+            for name in ("input", "secret", "container", "agent", "step", "change", "ready")
+        },
         "project": project,
         "vm": project["properties"]["vm"],
     }
