@@ -47,6 +47,8 @@ class RunChecker:
         self.host(path, step, visible, on=on)
         self.values.script((*path, "run"), step.get("run"), shell, visible)
         check_background(self.values, path, step, on, shell, visible)
+        if on != "local":  # a local command inherits the variables of this machine, which may be another tool's
+            self.values.foreign_variables((*path, "run"), step.get("run"))
         if "pipefail" in items(step.get("shell_options", self.defaults.get("shell_options"))) and shell == "sh":
             at = path if "shell_options" in step else ("defaults",)
             self.values.say(

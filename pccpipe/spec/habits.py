@@ -15,19 +15,6 @@ _SHELLS = re.compile(r"(?:\S*/)?(?:env\s+(?:-S\s*)?)?(?:\S*/)?(sh|dash|bash)(?:\
 _VARIABLE = re.compile(r"\$(?:([A-Za-z_][A-Za-z0-9_]*)|\{([A-Za-z_][A-Za-z0-9_]*)\})")
 _WILD = re.compile(r"[*?]")
 
-NAMES = {
-    "always": "put the step under `always:`",
-    "cancelled": "under `always:` write run.outcome == 'cancelled'",
-    "contains": "write 'a' in NAME",
-    "env": 'in `run:` write a variable as "$NAME"',
-    "failure": "for one step write steps.ID.failed; under `always:` write run.outcome == 'failed'",
-    "fromJSON": "a step's `result` is parsed JSON already",
-    "startsWith": "write NAME.startswith('a')",
-    "success": "leave it out: a step runs only if the steps before it succeeded",
-    "toJSON": "write NAME | tojson",
-}
-"""Names in the expressions of other systems, and what to write here."""
-
 MessageAndHint = tuple[str, str]
 """A message and its hint."""
 

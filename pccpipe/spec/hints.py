@@ -20,18 +20,6 @@ TYPES = {
 }
 """JSON's types in words."""
 
-OTHER_TOOLS = {
-    ("a step", "uses"): "there are no actions: `upload: workspace` copies the code",
-    ("a step", "needs"): "steps run in order; `parallel:` runs them side by side",
-    ("a step", "depends_on"): "steps run in order; `parallel:` runs them side by side",
-    ("`prompt`", "file"): "write the path of the file itself: `prompt: prompts/builder.md`",
-    ("`prompt`", "template"): "write the path of the file itself: `prompt: prompts/builder.md`",
-    ("a step", "script"): "put the commands under `run:`",
-    ("the file", "jobs"): "there are no jobs: put `steps:` at the top level",
-    ("the file", "stages"): "there are no stages: `steps:` run in order",
-}
-"""Hints for keys of other tools and places, by place and key."""
-
 _OTHER_FILES = {"isolation_mode": "a project file", "in_container": "an agent file", "cases": "a test file"}
 """The kinds of files beside pipelines, by a key at the top."""
 _OF_TESTS = "it belongs in a test file, for `pccpipe test`"

@@ -22,7 +22,14 @@ from pccpipe.spec.sandbox import plain, settled, shell_environment, text_environ
 __all__ = ["Analysis", "Chain", "SyntaxProblem", "analyse", "bare", "evaluate", "plain", "references", "render"]
 
 
-_OPERATORS = {"&": "write `and`", "|": "write `or`", "!": "write `not`, or `!=`", "=": "to compare, write `==`"}
+_OPERATORS = {
+    "&": "write `and`",
+    "|": "write `or`",
+    "!": "write `not`, or `!=`",
+    "=": "to compare, write `==`",
+    "?": "write A if CONDITION else B",
+    "$": "an expression knows no shell variables: declare an input, and write inputs.NAME",
+}
 
 Chain = tuple[str, ...]
 """A name with its attributes: `("steps", "test", "outcome")`."""
@@ -64,7 +71,10 @@ def analyse(source: str, *, is_expression: bool = False, blocks: bool = False) -
         if wrong := _too_deep(tree) or _unknown_function(tree):
             return Analysis(wrong)
     except jinja2.TemplateSyntaxError as error:
-        return Analysis(SyntaxProblem(*_in_words(str(error.message), is_expression=is_expression), error.lineno))
+        message, hint = _in_words(str(error.message), is_expression=is_expression)
+        if is_expression and bare(source).startswith(("{{", "{%", "<%")):
+            hint = "write the expression alone, or one ${{ }} around it"
+        return Analysis(SyntaxProblem(message, hint, error.lineno))
     except RecursionError:
         return Analysis(_TOO_DEEP)
     # Blocks can set names; a text without blocks reads all its names.
@@ -107,6 +117,16 @@ def segments(source: str, *, blocks: bool = False) -> Iterator[tuple[str, bool]]
                 value = ""
         else:
             yield text, False
+
+
+def text_outside(source: str, *, blocks: bool) -> str:
+    """Return the text without its values; empty if its syntax is wrong."""
+    if "${{" not in source:
+        return source
+    try:
+        return "".join(text for text, is_value in segments(source, blocks=blocks) if not is_value)
+    except TemplateSyntaxError:
+        return ""
 
 
 def bare(source: str) -> str:

@@ -15,7 +15,7 @@ from pccpipe.spec.include import find_pipeline, located, with_included
 from pccpipe.spec.model import Pipeline
 from pccpipe.spec.policy_check import IncludeCheck, PolicyCheck
 from pccpipe.spec.problem import Problem, Rule
-from pccpipe.spec.schema import schema_file_problems, structure_problems
+from pccpipe.spec.schema import foreign_problem, schema_file_problems, structure_problems
 from pccpipe.spec.source import BadYaml, Source, parse_source, read_source
 from pccpipe.spec.written import keep_texts
 
@@ -56,6 +56,8 @@ def load_text(text: str, folder: Path, *, check: IncludeCheck | None = None) -> 
 def _checked(
     source: Source, problems: list[Problem], folder: Path, name: str, *, older: bool, check: IncludeCheck | None
 ) -> Pipeline:
+    if foreign := foreign_problem(source):
+        raise SpecError([foreign])
     problems += structure_problems(source, "pipeline")
     whole: Source | None = source
     more: list[Problem] = []

@@ -8,7 +8,7 @@ from collections.abc import Set as AbstractSet
 
 from msgspec import Struct, field
 
-from pccpipe.spec import habits
+from pccpipe.spec import elsewhere, habits
 from pccpipe.spec.position import Position
 from pccpipe.spec.problem import did_you_mean
 
@@ -118,9 +118,10 @@ def reference_problems(chain: Sequence[str], visible: Visible, declared: Declare
                 "files": visible.files is not None,
             }
             known = ["inputs", "steps", "run", "project", *(name for name, exists in places.items() if exists)]
-            hint = habits.NAMES.get(root) or did_you_mean(root, known)
-            if root in habits.STEP_OUTCOMES:
-                hint = f"quote text: '{root}'"
+            hint = elsewhere.name_hint(tuple(chain))
+            if not hint:
+                is_word = root in habits.STEP_OUTCOMES
+                hint = f"quote text: '{root}'" if is_word else did_you_mean(root, known)
             yield f"`{root}` is not defined", hint
 
 
@@ -171,7 +172,8 @@ def _step_problems(rest: Sequence[str], visible: Visible, declared: Declared) ->
     elif name not in visible.steps and declared.steps is not ANY_NAME:
         yield f"the step `{name}` runs later: it has no outcome here yet", f"move `{name}` before this step"
     if len(rest) > 1 and rest[1] not in STEP_NAMES:
-        yield f"a step has no `{rest[1]}`", did_you_mean(rest[1], STEP_NAMES)
+        hint = elsewhere.attribute_hint(name, tuple(rest[1:])) or did_you_mean(rest[1], STEP_NAMES)
+        yield f"a step has no `{rest[1]}`", hint
     if rest[1:2] in (("result",), ("last_result",)):
         if name in declared.matrices:
             yield f"`{name}` has no result: each leg of its matrix has its own", "read the files of the legs"

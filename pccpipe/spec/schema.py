@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pccpipe import limits
 from pccpipe.data_files import data_path, schema_text
 from pccpipe.errors import LimitExceeded
+from pccpipe.spec.elsewhere import PAGE, foreign_file
 from pccpipe.spec.fits import Fits, compiled
 from pccpipe.spec.paths import read_file
 from pccpipe.spec.position import Position
@@ -28,7 +29,20 @@ if TYPE_CHECKING:
 
 def structure_problems(source: Source, schema: str) -> list[Problem]:
     """Return the problems by the schema of that name (`pipeline`, `project`), in order of position."""
+    if schema == "pipeline" and (foreign := foreign_problem(source)):
+        return [foreign]
     return [] if _fits(schema)(source.data) else problems_of(_validator(schema), source)
+
+
+def foreign_problem(source: Source) -> Problem | None:
+    """Return the one problem of a file that is for another tool: pccpipe judges none of its keys."""
+    found = foreign_file(source.data)
+    if found is None:
+        return None
+    path, what = found
+    position = source.of_key(path)
+    message, hint = f"this looks like {what}, not like a pipeline", f"{PAGE} has both side by side"
+    return Problem(position, message, hint, source.line(position.line), Rule.STRUCTURE, source.below(()))
 
 
 def schema_file_problems(path: Path) -> list[Problem]:

@@ -8,7 +8,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from pccpipe import limits
-from pccpipe.spec.hints import KEY_HINTS, NO_LIMIT, OTHER_TOOLS, TYPES, pattern_hint, small_hint, type_hint, where_known
+from pccpipe.spec import elsewhere
+from pccpipe.spec.hints import KEY_HINTS, NO_LIMIT, TYPES, pattern_hint, small_hint, type_hint, where_known
 from pccpipe.spec.position import KeyPath, Position
 from pccpipe.spec.problem import Problem, Rule, did_you_mean, nearest
 from pccpipe.spec.ready import misplaced_background
@@ -80,9 +81,10 @@ def _problem(
 def _unknown_keys(error: ValidationError, path: KeyPath, source: Source) -> Iterator[Problem]:
     known = list(_known_at(error))
     patterns = [re.compile(each) for each in cast("dict[str, Any]", error.schema).get("patternProperties", ())]
-    for key in cast("dict[str, Json]", error.instance):
+    is_ours = bool(path) or "steps" in known
+    for key, value in cast("dict[str, Json]", error.instance).items():
         if key not in known and not any(pattern.search(key) for pattern in patterns):
-            hint = OTHER_TOOLS.get((_thing(path), key), "")
+            hint = elsewhere.key_hint(_thing(path), key, value) if is_ours else ""
             hint = hint or where_known(key, path, known) or did_you_mean(key, known)
             yield _problem(source, (*path, key), f"unknown key `{key}` in {_thing(path)}", hint, at_key=True)
 

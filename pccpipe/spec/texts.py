@@ -14,7 +14,7 @@ from msgspec import Struct, field
 
 from pccpipe import limits
 from pccpipe.errors import ExpressionError, LimitExceeded
-from pccpipe.spec import habits
+from pccpipe.spec import elsewhere, habits
 from pccpipe.spec.expression import Template
 from pccpipe.spec.names import Declared, Visible, find, is_cut_by_minus, place_of, reference_problems
 from pccpipe.spec.paths import beside, is_file, is_folder, read_text
@@ -61,6 +61,8 @@ class ValueChecker(Struct, frozen=True):
 
     def text(self, path: KeyPath, value: Json, visible: Visible) -> bool:
         """Check a text with `${{ }}`; return True if its syntax is right."""
+        if isinstance(value, str) and not self.older:
+            self._kept_as_text(self.source.of_value(path), self.source.lines_of(self.source.of_value(path)), value)
         if not isinstance(value, str) or "${{" not in value:
             return True
         from pccpipe.spec import jinja
@@ -76,7 +78,7 @@ class ValueChecker(Struct, frozen=True):
         """Check a `run:`: quotes must protect each value at its place."""
         if not self.older and isinstance(value, str) and (words := habits.of_script(value, shell)):
             self.say(path, *words)
-        if not isinstance(value, str) or "${{" not in value or not self.text(path, value, visible):
+        if not self.text(path, value, visible) or not isinstance(value, str) or "${{" not in value:
             return
         from pccpipe.spec import jinja
 
@@ -87,6 +89,17 @@ class ValueChecker(Struct, frozen=True):
             start = self.source.of_value(path)
             at = find(_VALUE, self.source.lines_of(start), start, before)
             self._say_at(at, f"unsafe place for a ${{{{ }}}}: {misplaced.why}", _QUOTED)
+
+    def foreign_variables(self, path: KeyPath, script: Json) -> None:
+        """Find variables that only the machines of other tools set."""
+        if self.older or not isinstance(script, str):
+            return
+        start = self.source.of_value(path)
+        lines = self.source.lines_of(start)
+        files = (self.source.lines, *self.source.included.values())
+        for name in elsewhere.foreign_variables(script, files):
+            at = find(re.compile(rf"\$\{{?{name}\b"), lines, start)
+            self._say_at(at, f"nothing sets `${name}` here", elsewhere.of_variable(name))
 
     def expression(self, path: KeyPath, value: Json, visible: Visible) -> None:
         """Check an expression, with or without its delimiters."""
@@ -159,7 +172,10 @@ class ValueChecker(Struct, frozen=True):
             from pccpipe.spec import jinja
 
             analysis = jinja.analyse(text, blocks=True)
-            self._analysed_at(Position(str(file), 1, 1), text.split("\n"), "template", analysis, visible)
+            start, lines = Position(str(file), 1, 1), text.split("\n")
+            self._analysed_at(start, lines, "template", analysis, visible)
+            if not self.older:
+                self._kept_as_text(start, lines, text, blocks=True)
 
     def _beside(self, path: KeyPath, name: str) -> Path | None:
         try:
@@ -189,6 +205,15 @@ class ValueChecker(Struct, frozen=True):
             if words := habits.of_comparison(chain, values, *known):
                 self._say_at(place_of(chain, lines, start), *words, lines)
         return analysis.wrong is None
+
+    def _kept_as_text(self, start: Position, lines: Sequence[str], text: str, *, blocks: bool = False) -> None:
+        """Find delimiters of other tools, which would stay in the text."""
+        if not ("{{" in text or "{%" in text or "<%" in text):
+            return
+        from pccpipe.spec import jinja
+
+        for message, hint, written in elsewhere.of_text(jinja.text_outside(text, blocks=blocks), blocks=blocks):
+            self._say_at(find(re.compile(re.escape(written)), lines, start), message, hint, lines)
 
     def _say_at(self, position: Position, message: str, hint: str, lines: Sequence[str] | None = None) -> None:
         lines = self.source.lines_of(position) if lines is None else lines

@@ -55,7 +55,7 @@ def blocks(page: Path) -> Iterator[Block]:
 
 def check_yaml(block: Block, folder: Path) -> None:
     """Raise SpecError if the block has a problem. `folder` has the files that it names."""
-    data = yaml.safe_load(block.text.replace("\non:", "\n'on':").replace(" on:", " 'on':"))
+    data = _data(block)
     path = folder / "part-of-a-page.yaml"
     if isinstance(data, dict) and "id" in data and not {"run", "upload"} & set(data):
         path.write_text(block.text)
@@ -73,8 +73,18 @@ def check_yaml(block: Block, folder: Path) -> None:
         path.write_text(block.text)
         load_cases(path)
         return
-    path.write_text(block.text if isinstance(data, dict) and "version" in data else _whole(block.text, data))
+    path.write_text(as_pipeline(block))
     load_pipeline(path)
+
+
+def as_pipeline(block: Block) -> str:
+    """Return a block as a pipeline: itself, or the least one around it."""
+    data = _data(block)
+    return block.text if isinstance(data, dict) and "version" in data else _whole(block.text, data)
+
+
+def _data(block: Block) -> object:
+    return yaml.safe_load(block.text.replace("\non:", "\n'on':").replace(" on:", " 'on':"))
 
 
 def _whole(text: str, data: object) -> str:
