@@ -108,6 +108,8 @@ class Command(Discreet, frozen=True):
     """Names of files and folders of the workspace that a container does not see, also if it may write there."""
     has_git: bool = False
     """The workspace has a git repository of pccpipe's, which a container only reads."""
+    network: str | None = None
+    """In a container: the network of the services beside it, which it joins. It has a way out only with `bridge`."""
     as_login: bool = False
     """On a VM with `run_as`: this command runs as the login (`account: login`)."""
 

@@ -93,6 +93,13 @@ LOG = Limit(
     "The beginning and the end are kept, the middle is counted; a person reads no more.",
     change="`log_limit` of the step, or of `defaults`",
 )
+SERVICE_LOG = Limit(
+    "a service's log",
+    10 << 20,
+    Unit.BYTES,
+    "A database says little; its beginning and end say why it did not start.",
+    change="`log_limit` of the service",
+)
 UNREAD_OUTPUT = Limit(
     "the output of a local command that no pccpipe has read, a stream",
     64 << 20,

@@ -13,12 +13,14 @@ from pccpipe.outcome import IsolationMode, Place
 from pccpipe.policy.folders import OUTSIDE, AllowedFolders
 from pccpipe.policy.policy import Origin, Policy, SecretRule
 from pccpipe.spec import units
+from pccpipe.spec.build_container import UNLIMITED
 from pccpipe.spec.built_in import may_be_built_in
 from pccpipe.spec.data import listed, mapping
 from pccpipe.spec.expression import Template
 from pccpipe.spec.paths import beside
 from pccpipe.spec.position import KeyPath
 from pccpipe.spec.problem import Problem, Rule
+from pccpipe.spec.services import CAPABILITIES
 from pccpipe.spec.source import Source
 from pccpipe.spec.structure import BUILT_IN_RESULTS
 from pccpipe.values import Json
@@ -176,6 +178,8 @@ class _Pipeline(_Judge):
         schema = mapping(step.get("result")).get("schema")
         if schema not in BUILT_IN_RESULTS:
             self._file_text((*path, "result", "schema"), schema)
+        for name, spec in mapping(step.get("services")).items():
+            self._service((*path, "services", name), mapping(spec))
         if "build" in step:
             self._build((*path, "build"), mapping(step["build"]))
         ceilings = self.policy.ceilings
@@ -190,6 +194,20 @@ class _Pipeline(_Judge):
             if image is not None and image not in self.policy.images:
                 # The engine may be the controller's, or another project's as well: its images are by name.
                 self.refuse((*path, "image"), f"building the image `{image}`", "the policy lists no such image")
+
+    def _service(self, path: KeyPath, spec: Mapping[str, Json]) -> None:
+        self.place(path, Place.CONTAINER.value, self.policy.places, "a service is")
+        self._image((*path, "image"), spec.get("image"))
+        capabilities = spec.get("capabilities", list(CAPABILITIES))
+        if capabilities:
+            at = (*path, "capabilities") if "capabilities" in spec else path
+            self._loosened(at, f"capabilities: {_joined(capabilities)}")
+        if spec.get("network") == "bridge":
+            self._loosened((*path, "network"), "network: bridge")
+        for key in ("memory", "pids"):
+            if spec.get(key) == UNLIMITED:
+                self._loosened((*path, key), f"{key}: {UNLIMITED}")
+        self.ceiling((*path, "log_limit"), spec.get("log_limit"), self.policy.ceilings.log, units.size, "bytes")
 
     def _run(self, path: KeyPath, step: Mapping[str, Json]) -> None:
         at = (*path, next(key for key in ("on", "run", "agent") if key in step))

@@ -14,6 +14,7 @@ from pccpipe.spec.agent_task import Agent
 from pccpipe.spec.budget import build_budget
 from pccpipe.spec.build_container import container_settings
 from pccpipe.spec.build_run import RunBuilder
+from pccpipe.spec.build_services import build_services
 from pccpipe.spec.build_values import ValueBuilder, string, whole
 from pccpipe.spec.containers import extended, settings
 from pccpipe.spec.data import listed, mapping
@@ -181,6 +182,7 @@ class _PipelineBuilder:
             fails_as=cast("str | None", data.get("fails_as")),
             matrix={name: tuple(cast("list[Scalar]", values)) for name, values in mapping(data.get("matrix")).items()},
             matrix_parallel=whole(data.get("max_parallel", 1)) if "matrix" in data else 1,
+            services=build_services(self._source, (*path, "services"), data.get("services")),
         )
 
     def _body(self, path: KeyPath, data: Map) -> Body:

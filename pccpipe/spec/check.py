@@ -15,6 +15,7 @@ from pccpipe.spec.bounds import bounded_work
 from pccpipe.spec.budget import check_budget, check_counted
 from pccpipe.spec.check_agent import AgentChecker
 from pccpipe.spec.check_run import RunChecker
+from pccpipe.spec.check_services import ServiceChecker
 from pccpipe.spec.containers import extended, settings
 from pccpipe.spec.data import items, mapping, walk
 from pccpipe.spec.inputs import input_problem
@@ -71,6 +72,7 @@ class _Checker:
             self.values, folder, mapping(self.data.get("agents")), None if "secrets" in self._ill else self.secrets
         )
         self.runs = RunChecker(self.values, self.agents, self.data, self._ill, older=older)
+        self.services = ServiceChecker(self.values, self.runs)
         self._in_cycles: set[str] = set()
 
     def _is_ill(self, key: str) -> bool:
@@ -199,6 +201,7 @@ class _Checker:
             legs=(visible.legs - matrix.keys()) | legs,
             texts=visible.texts | texts,
         )
+        inside = self.services.check((*path, "services"), step, inside)
         if "run" in step or "agent" in step:
             self.runs.run(path, step, replace(inside, target=True))
         self._action(path, step, inside)

@@ -21,6 +21,7 @@ from pccpipe.spec.expression import Expression, Template
 from pccpipe.spec.position import Position
 from pccpipe.spec.ready import Ready
 from pccpipe.spec.secret import Secret
+from pccpipe.spec.services import Service
 from pccpipe.spec.source import Change
 from pccpipe.target import ContainerSettings
 
@@ -243,6 +244,8 @@ class Step(Struct, frozen=True):
     """The run's status when this step's failure ends the run; None: the outcome."""
     matrix: Mapping[str, tuple[Scalar, ...]] = field(default_factory=dict)
     matrix_parallel: int = 1
+    services: Mapping[str, Service] = field(default_factory=dict)
+    """The containers that live beside it, by name; each leg of a matrix has its own."""
 
 
 class Pipeline(Struct, frozen=True):

@@ -24,6 +24,7 @@ STEP_NAMES = (
     "stdout",
     "stderr",
 )
+SERVICE_NAMES = ("host", "port", "ports")
 RUN_NAMES = ("id", "status", "outcome", "isolation_mode", "folder")
 _LINES = 500
 """The lines after the beginning of a value that are searched for its names."""
@@ -68,6 +69,8 @@ class Visible(Struct, frozen=True):
     texts: frozenset[str] = frozenset()
     """The names of the matrix whose values are text."""
     target: bool = False
+    services: Mapping[str, Collection[str]] = {}
+    """The ports of the services beside the step or a group around it, by name."""
     files: tuple[str, ...] | None = None
     """The names of the step's files, where `files` exists: in a prompt."""
 
@@ -99,6 +102,8 @@ def reference_problems(chain: Sequence[str], visible: Visible, declared: Declare
         case "target":
             if not visible.target:
                 yield "`target` exists only in a step with `run:`", ""
+        case "services":
+            yield from _service_problems(rest, visible.services)
         case "secrets":
             hint = 'list it in the step\'s `secrets:`, and write "$NAME" in `run:`'
             yield "an expression cannot use a secret", hint
@@ -116,6 +121,7 @@ def reference_problems(chain: Sequence[str], visible: Visible, declared: Declare
                 "matrix": bool(visible.matrix),
                 "target": visible.target,
                 "files": visible.files is not None,
+                "services": bool(visible.services),
             }
             known = ["inputs", "steps", "run", "project", *(name for name, exists in places.items() if exists)]
             hint = elsewhere.name_hint(tuple(chain))
@@ -150,6 +156,23 @@ def find(pattern: re.Pattern[str], lines: Sequence[str], start: Position, number
                 return Position(start.file, index + 1, match.start() + 1)
             number -= 1
     return start
+
+
+def _service_problems(rest: Sequence[str], services: Mapping[str, Collection[str]]) -> Iterator[tuple[str, str]]:
+    if not services:
+        yield "there are no `services:` beside this step", "put `services:` on the step, or on a group around it"
+        return
+    if not rest:
+        return
+    name, *more = rest
+    if name not in services:
+        yield f"there is no service `{name}`", did_you_mean(name, services)
+    elif more and more[0] not in SERVICE_NAMES:
+        yield f"a service has no `{more[0]}`", did_you_mean(more[0], SERVICE_NAMES)
+    elif more[:1] in (["port"], ["ports"]) and not services[name]:
+        yield f"the service `{name}` has no `ports:`", "list its port there, such as `ports: [5432]`"
+    elif more[:1] == ["ports"] and len(more) > 1 and more[1] not in services[name]:
+        yield f"the `ports:` of the service `{name}` lack {more[1]}", "add it there"
 
 
 def _step_problems(rest: Sequence[str], visible: Visible, declared: Declared) -> Iterator[tuple[str, str]]:

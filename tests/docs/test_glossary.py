@@ -26,7 +26,7 @@ ended error estimated every exceeded exclude expect exposed extends external fac
 format from given grace had hand hang have hidden hide hosted identity if ignored in include incompatible kind known
 large last left lines maps match max maximum may message messages minimum missing more name needed new no nonsense not
 notes number of on only options out outside passed per piece queued raises rationale read refused remove removed
-requested required reserved retries retrying risks say scope seconds service set shared signal size skipped space
+requested required reserved retries retrying risks say scope seconds set shared signal size skipped space
 start started stopped stops succeeded summary taken tests text tiers time timed times title too tool tools tried
 trusted type unknown unreachable unread unseen unset until untrusted up usage use used user users values version via
 wait waiting warned warnings when who
@@ -36,8 +36,8 @@ wait waiting warned warnings when who
 FIELD = """
 apparmor args arguments attempts auth backoff build calls capabilities config context cpus cut cwd default defaults
 disk dockerfile enum env escapes exit files folder home id init ip jump key memory mounts network output patch path
-permission pid pids port privileges processes program quota root seccomp security seq shell socket ssh stderr stdout
-stream template usd
+permission pid pids port ports privileges processes program quota root seccomp security seq shell shm socket ssh stderr
+stdout stream template usd
 """
 """Words that mean what they mean in SSH, Docker, YAML and POSIX."""
 

@@ -27,7 +27,7 @@ def _keys() -> Iterator[tuple[str, str]]:
         "pipeline": pipeline,
         **{
             name: pipeline["definitions"][name]
-            for name in ("input", "secret", "container", "agent", "step", "change", "ready")
+            for name in ("input", "secret", "container", "service", "agent", "step", "change", "ready")
         },
         "project": project,
         "vm": project["properties"]["vm"],
