@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import quote
@@ -243,6 +243,17 @@ class StepOutcome(Struct, frozen=True):
     """With `InputState.WANTED`: the run waits for a model until then, in seconds since the epoch."""
     logs: tuple[Path, Path] | None = None
     """The log files of the last command: of stdout and stderr."""
+
+    def failed_with(self, exit_codes: Collection[int]) -> bool:
+        """Say whether it failed because its command ended with one of the exit codes, and for no other reason."""
+        is_by_code = self.outcome is Outcome.FAILED and self.code in {None, Code.OUTPUT_LOST}
+        return is_by_code and self.exit_code in exit_codes
+
+
+def not_named_by(key: str, failed: StepOutcome) -> str:
+    """Say why `exit_codes` of `retry:` or `continue_on_error:` does not apply to a failure."""
+    is_by_code = failed.exit_code is not None and failed.failed_with([failed.exit_code])
+    return f"not in `{key}: exit_codes`" if is_by_code else f"no exit code, and `{key}:` names exit codes"
 
 
 def halted(halt: Halt) -> StepOutcome:

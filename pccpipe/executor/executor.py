@@ -17,7 +17,7 @@ from pccpipe.executor.numbers import number_of
 from pccpipe.executor.places import first_way
 from pccpipe.executor.replay import deadline_since
 from pccpipe.executor.scope import ProjectView, RunView, Scope, StepView
-from pccpipe.executor.turn_end import PASSING
+from pccpipe.executor.turn_end import PASSING, continues_after
 from pccpipe.executor.waiting import is_away
 from pccpipe.executor.walk import Walk
 from pccpipe.outcome import STATUSES, Code, Outcome, Place, Reason
@@ -140,7 +140,7 @@ def _run_always(context: RunContext, scope: Scope, ended: StepOutcome) -> StepOu
         except LeftOpen as left:
             ended = _fenced(str(left))
             continue
-        failed = of_step.outcome not in PASSING and not step.continue_on_error
+        failed = of_step.outcome not in PASSING and not continues_after(step, of_step)
         if failed and ended.outcome is Outcome.SUCCEEDED:
             ended = replace(of_step, message=f"{step.id} (always): {of_step.message}")
     return ended

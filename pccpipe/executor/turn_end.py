@@ -8,7 +8,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from pccpipe import limits
-from pccpipe.executor.context import LeftOpen, RunContext, StepOutcome, WalkPosition
+from pccpipe.executor.context import LeftOpen, RunContext, StepOutcome, WalkPosition, not_named_by
 from pccpipe.executor.input_request import InputState, requested_input, unmarked_request
 from pccpipe.executor.replay import Turn
 from pccpipe.executor.scope import StepView
@@ -30,7 +30,13 @@ def goes_on(context: RunContext, step: Step, ended: StepOutcome) -> bool:
     stops = ended.outcome is Outcome.UNAVAILABLE and (
         ended.reason in {Reason.PROCESSES_LEFT, Reason.VM_BUSY} or is_away(context, ended.reason)
     )
-    return step.continue_on_error and not stops and ended.outcome is not Outcome.CANCELLED
+    return continues_after(step, ended) and not stops and ended.outcome is not Outcome.CANCELLED
+
+
+def continues_after(step: Step, ended: StepOutcome) -> bool:
+    """Say whether `continue_on_error` of the step holds for this end of it."""
+    codes = step.continue_exit_codes
+    return step.continue_on_error and (not codes or ended.failed_with(codes))
 
 
 def end_turn(
@@ -43,6 +49,8 @@ def end_turn(
     if fenced and not turn.ended and ended.outcome in {Outcome.UNAVAILABLE, Outcome.LOST}:
         raise LeftOpen(fenced)
     ignored = ended.outcome not in PASSING and goes_on(context, step, ended)
+    if ended.outcome is Outcome.FAILED and not ignored and step.continue_exit_codes and not (step.matrix or turn.ended):
+        ended = replace(ended, message=f"{ended.message} ({not_named_by('continue_on_error', ended)})")
     seconds = time.time() - turn.began_at if turn.began_at else time.monotonic() - began
     event = StepEnded(
         position.path_of(step.id),

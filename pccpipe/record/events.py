@@ -152,6 +152,8 @@ class StepRetrying(EventKind, frozen=True):
     attempts: int
     after: Outcome
     wait: float
+    exit_code: int | None = None
+    """The exit code of the attempt that failed, if `retry: exit_codes` names it."""
 
 
 class RoundStarted(EventKind, frozen=True):

@@ -17,7 +17,7 @@ from pccpipe.spec.build_run import RunBuilder
 from pccpipe.spec.build_services import build_services
 from pccpipe.spec.build_values import ValueBuilder, string, whole
 from pccpipe.spec.containers import extended, settings
-from pccpipe.spec.data import listed, mapping
+from pccpipe.spec.data import items, listed, mapping
 from pccpipe.spec.expression import Template
 from pccpipe.spec.model import (
     Body,
@@ -178,7 +178,8 @@ class _PipelineBuilder:
             condition=None if condition is None else self._make.expression((*path, "if"), condition),
             timeout=self._make.duration((*path, "timeout"), timeout),
             retry=_retry(mapping(retry)),
-            continue_on_error=data.get("continue_on_error") is True,
+            continue_on_error=data.get("continue_on_error", False) is not False,
+            continue_exit_codes=_exit_codes(mapping(data.get("continue_on_error"))),
             fails_as=cast("str | None", data.get("fails_as")),
             matrix={name: tuple(cast("list[Scalar]", values)) for name, values in mapping(data.get("matrix")).items()},
             matrix_parallel=whole(data.get("max_parallel", 1)) if "matrix" in data else 1,
@@ -247,4 +248,10 @@ def _retry(spec: Map) -> Retry:
         attempts=whole(spec.get("attempts", base.attempts)),
         backoff=units.seconds(cast("str | float", spec.get("backoff", base.backoff))),
         outcomes=outcomes or base.outcomes,
+        exit_codes=_exit_codes(spec),
+        max_backoff=units.seconds(cast("str | float", spec["max_backoff"])) if "max_backoff" in spec else None,
     )
+
+
+def _exit_codes(spec: Map) -> frozenset[int]:
+    return frozenset(whole(code) for code in items(spec.get("exit_codes")))

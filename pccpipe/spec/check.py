@@ -14,6 +14,7 @@ from pccpipe.spec import habits
 from pccpipe.spec.bounds import bounded_work
 from pccpipe.spec.budget import check_budget, check_counted
 from pccpipe.spec.check_agent import AgentChecker
+from pccpipe.spec.check_retry import check_retry
 from pccpipe.spec.check_run import RunChecker
 from pccpipe.spec.check_services import ServiceChecker
 from pccpipe.spec.containers import extended, settings
@@ -107,6 +108,7 @@ class _Checker:
             check_counted(self.values, (), "budget", "this pipeline")
         self.runs.host(("defaults",), self.defaults, Visible(target=True))
         self.values.expression_or_plain(("defaults", "timeout"), self.defaults.get("timeout"), Visible())
+        check_retry(self.values, ("defaults", "retry"), self.defaults.get("retry"))
         done: set[str] = set()
         self._sequence(("steps",), self.data.get("steps"), Visible(done))
         self._sequence(("always",), self.data.get("always"), Visible(done))
@@ -192,6 +194,7 @@ class _Checker:
         visible = replace(visible, own=own if isinstance(own, str) else None)
         self.values.expression((*path, "if"), step.get("if"), visible)
         self.values.expression_or_plain((*path, "timeout"), step.get("timeout"), visible)
+        check_retry(self.values, (*path, "retry"), step.get("retry"))
         matrix = mapping(step.get("matrix"))
         texts = {name for name, values in matrix.items() if all(isinstance(value, str) for value in items(values))}
         legs = {name for name, values in matrix.items() if len(items(values)) > 1}

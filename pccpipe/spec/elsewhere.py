@@ -45,6 +45,12 @@ def _when(value: object) -> str:
             return "write a condition as `if: EXPRESSION`"
 
 
+def _retries(value: object) -> str:
+    count = value + 1 if isinstance(value, int) else 3
+    return f"write `attempts: {count}`, which counts the first one too"
+
+
+_ON_ERROR = "write `continue_on_error: true`, or {exit_codes: [1]} for some exit codes"
 _RUNS_ON = "write `on: vm`, `on: local`, or `on: container` with a `container:`"
 
 
@@ -71,6 +77,8 @@ _EVERYWHERE: Mapping[str, Hint] = {
 }
 _STEP: Mapping[str, Hint] = {
     **_EVERYWHERE,
+    "allow_failure": _ON_ERROR,
+    "continue-on-error": _ON_ERROR,
     "action": "there are no packaged actions: write the command in `run:`",
     "approval": "declare an input of type boolean, and write `if: inputs.NAME`",
     "call": "`include:` at the top makes a pipeline from another one",
@@ -117,7 +125,15 @@ _PROMPT: Mapping[str, Hint] = {
     "file": "write the path of the file itself: `prompt: prompts/builder.md`",
     "template": "write the path of the file itself: `prompt: prompts/builder.md`",
 }
-_PLACES: Mapping[str, Mapping[str, Hint]] = {"a step": _STEP, "the file": _FILE, "`prompt`": _PROMPT}
+_RETRY: Mapping[str, Hint] = {
+    "exit_code": "write `exit_codes:`",
+    "interval_sec": "write `backoff: 5s`, which doubles up to `max_backoff`",
+    "limit": _retries,
+    "max": _retries,
+    "max_attempts": "write `attempts:`",
+    "when": "write `on: [failed, timed_out]`, or `exit_codes: [75]`",
+}
+_PLACES: Mapping[str, Mapping[str, Hint]] = {"a step": _STEP, "the file": _FILE, "`prompt`": _PROMPT, "`retry`": _RETRY}
 """Hints for keys of other tools, by place and key."""
 
 

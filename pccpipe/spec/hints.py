@@ -77,6 +77,8 @@ KEY_HINTS = {
 
 
 def small_hint(path: KeyPath) -> str:
+    if "exit_codes" in path:
+        return "0 is success: a step fails with 1 to 255"
     return "a plain number means bytes: write 512m or 4g" if path[-1:] == ("memory",) else ""
 
 
@@ -91,12 +93,12 @@ def type_hint(value: object, types: list[str], path: KeyPath) -> str:
         case ("fallback",) if isinstance(value, str):
             return f"write {{on: {value}}}"
         case ("retry",) if isinstance(value, int):
-            return f"write {{attempts: {3 if value is True else value}}}"
+            return f"write {{attempts: {3 if value is True else value}}}, which counts the first one too"
     if path[-1:] == ("env",) and isinstance(value, list):
         return "write {NAME: value}"
     if isinstance(value, str) and {"integer", "number"} & set(types) and value.isdigit():
         return f"leave out the quotes: {value}"
-    if isinstance(value, str) and types == ["boolean"]:
+    if isinstance(value, str) and "boolean" in types:
         words = {"yes": "true", "on": "true", "true": "true", "no": "false", "off": "false", "false": "false"}
         return f"write {words[value.lower()]}" if value.lower() in words else ""
     if isinstance(value, bool | int | float) and "string" in types:
@@ -125,7 +127,7 @@ def pattern_hint(path: KeyPath, value: str, schema: Mapping[str, object]) -> str
             return "use lowercase letters, digits and `_` (in an id also `-`), a letter first, at most 40 characters"
         case "timeout" if "0" in value and not re.search("[1-9]", value):
             return NO_LIMIT
-        case "timeout" | "every" | "backoff" | "lost_after":
+        case "timeout" | "every" | "backoff" | "max_backoff" | "lost_after":
             return "write a duration such as 90s, 15m or 1h30m"
         case "upload":
             return "the only one is `workspace`; `{workspace: true, git: base}` adds a git repository"

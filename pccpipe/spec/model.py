@@ -96,6 +96,15 @@ class Retry(Struct, frozen=True):
     attempts: int = 1
     backoff: float = 1.0
     outcomes: frozenset[Outcome] = frozenset({Outcome.FAILED, Outcome.TIMED_OUT, Outcome.UNAVAILABLE})
+    exit_codes: frozenset[int] = frozenset()
+    """The exit codes of `failed` that lead to another; empty: each failure does."""
+    max_backoff: float | None = None
+    """The longest wait; None: it doubles without an end."""
+
+    def wait_before(self, number: int) -> float:
+        """Return the wait before the next attempt but `number` ones: 0 for the second attempt."""
+        doubled = self.backoff * float(1 << number)
+        return doubled if self.max_backoff is None else min(doubled, self.max_backoff)
 
 
 class Host(Struct, frozen=True):
@@ -240,6 +249,8 @@ class Step(Struct, frozen=True):
     timeout: Value[float] | None = None
     retry: Retry = Retry()
     continue_on_error: bool = False
+    continue_exit_codes: frozenset[int] = frozenset()
+    """With `continue_on_error`: the exit codes after which alone the run continues; empty: after any end."""
     fails_as: str | None = None
     """The run's status when this step's failure ends the run; None: the outcome."""
     matrix: Mapping[str, tuple[Scalar, ...]] = field(default_factory=dict)

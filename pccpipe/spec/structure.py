@@ -150,6 +150,10 @@ def _misplaced(path: KeyPath, data: Json) -> tuple[str, str] | None:
             hint = "the command outside of a container comes from the agent file (`outside:`)"
             return f"the fallback of an agent takes no `{key}`", hint
         return f"the fallback of an upload takes only `on: local`, not `{key}`", ""
+    if key == "exit_codes":
+        body = next((name for name in BODIES if name in step), "steps")
+        inside = "put it at the steps inside" if body in {"steps", "repeat", "parallel"} else "leave it out"
+        return f"`exit_codes` has no effect: a step with `{body}:` has no exit code", inside
     if key in BODIES:
         if key == bodies[0]:
             return None

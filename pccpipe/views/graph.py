@@ -15,6 +15,7 @@ from pccpipe.spec import jinja
 from pccpipe.spec.agent_task import AgentTask
 from pccpipe.spec.model import Build, Diff, Download, Host, Parallel, Pipeline, Remove, Repeat, Run, Step, Upload, Value
 from pccpipe.views.text import harmless_line
+from pccpipe.views.words import with_codes
 from pccpipe.words import limit
 
 
@@ -175,9 +176,10 @@ def _rules(step: Step) -> Iterator[str]:
     if step.timeout:
         yield f"at most {limit(step.timeout.known) if step.timeout.known is not None else _value(step.timeout)}"
     if step.retry.attempts > 1:
-        yield f"{step.retry.attempts} attempts"
+        after = " if it fails" if step.retry.exit_codes else ""
+        yield f"{step.retry.attempts} attempts{after}{with_codes(step.retry.exit_codes)}"
     if step.continue_on_error:
-        yield "run continues if it fails"
+        yield f"run continues if it fails{with_codes(step.continue_exit_codes)}"
     if isinstance(step.body, Run | Upload) and step.body.isolation_required:
         yield "isolation required"
     if step.fails_as:

@@ -130,7 +130,7 @@ def _text(what: Happening, at: float) -> str:
             )
         case StepRetrying():
             wait = f" after {duration(what.wait)}" if what.wait else ""
-            after = OUTCOME_WORDS[what.after]
+            after = OUTCOME_WORDS[what.after] if what.exit_code is None else f"failed with exit code {what.exit_code}"
             return f"{what.step} {after}; attempt {what.attempt} of {what.attempts} follows{wait}"
         case RepairAsked() | ModelLimited() | AgentChanged() | StepWaiting() | Stalled():
             return _agent_text(what)

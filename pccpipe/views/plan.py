@@ -7,11 +7,12 @@ from pathlib import Path
 
 from pccpipe.executor.planned import Plan, PlannedStep, Way
 from pccpipe.outcome import IsolationMode, Outcome, Place
-from pccpipe.spec.model import DEFAULT_OPTIONS, Budget, Run, Value
+from pccpipe.spec.model import DEFAULT_OPTIONS, Budget, Retry, Run, Value
 from pccpipe.spec.position import Position
 from pccpipe.spec.secret import Secret, SecretSource
 from pccpipe.values import Json
 from pccpipe.views.text import harmless, harmless_line, project_text
+from pccpipe.views.words import with_codes
 from pccpipe.words import limit, memory
 
 
@@ -188,8 +189,8 @@ def _rules(planned: PlannedStep) -> list[str]:
         if body.all_secrets:
             rules.append(f"secrets: {', '.join(body.all_secrets)}")
         if body.max_tokens:
-            limit = body.max_tokens.expression
-            rules.append(f"at most {limit.source if limit else body.max_tokens.known} tokens a turn")
+            given = body.max_tokens.expression
+            rules.append(f"at most {given.source if given else body.max_tokens.known} tokens a turn")
         if body.budget:
             rules.append(f"budget: {_budget(body.budget)}")
     if planned.result:
@@ -198,13 +199,22 @@ def _rules(planned: PlannedStep) -> list[str]:
     if planned.timeout is not None:
         rules.append(f"timeout: {_seconds(planned.timeout)}")
     if step.retry.attempts > 1:
-        outcomes = ", ".join(outcome.value for outcome in Outcome if outcome in step.retry.outcomes)
-        rules.append(f"at most {step.retry.attempts} attempts, again after {outcomes}")
+        rules.append(f"at most {step.retry.attempts} attempts, again after {_outcomes(step.retry)}")
+        if step.retry.max_backoff is not None:
+            rules.append(f"waits of at most {limit(step.retry.max_backoff)} between them")
     if step.continue_on_error:
-        rules.append("run continues if it fails")
+        rules.append(f"run continues if it fails{with_codes(step.continue_exit_codes)}")
     if step.fails_as:
         rules.append(f"if it fails, the run ends as {step.fails_as}")
     return rules
+
+
+def _outcomes(retry: Retry) -> str:
+    words = []
+    for outcome in Outcome:
+        if outcome in retry.outcomes:
+            words.append(outcome.value + (with_codes(retry.exit_codes) if outcome is Outcome.FAILED else ""))
+    return ", ".join(words)
 
 
 def _seconds(text: str) -> str:
@@ -276,7 +286,9 @@ def _step_json(planned: PlannedStep) -> Json:
         "if": planned.condition,
         "timeout": _number(planned.timeout),
         "attempts": step.retry.attempts,
+        "retry_exit_codes": [*sorted(step.retry.exit_codes)],
         "continue_on_error": step.continue_on_error,
+        "continue_exit_codes": [*sorted(step.continue_exit_codes)],
         "fails_as": step.fails_as,
         "secrets": list(body.all_secrets) if isinstance(body, Run) else [],
         "budget": _budget_json(body.budget) if isinstance(body, Run) else None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Collection
 from pathlib import Path
 
 from pccpipe.layout import RUNS
@@ -48,6 +49,11 @@ REASONS: dict[Reason, str] = {
     Reason.UNATTESTED: "a command on the VM may have forged a result",
 }
 _SIGNALS = {"INT": "Ctrl-C (SIGINT)", "TERM": "SIGTERM", "HUP": "SIGHUP"}
+
+
+def with_codes(exit_codes: Collection[int]) -> str:
+    """Name exit codes: ` with exit code 75 or 137`; empty for none."""
+    return f" with exit code {' or '.join(map(str, sorted(exit_codes)))}" if exit_codes else ""
 
 
 def reason_text(reason: Reason) -> str:

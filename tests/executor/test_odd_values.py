@@ -35,7 +35,7 @@ steps:
     run: echo ${{ inputs.n }}
     env: {G: h}
     timeout: 10
-    retry: {attempts: 2, backoff: 0, on: [failed, lost]}
+    retry: {attempts: 2, backoff: 0, max_backoff: 2, on: [failed, lost], exit_codes: [75]}
     files: {f: {text: x}}
     secrets: [KEY]
     max_tokens: 100
@@ -44,6 +44,7 @@ steps:
     continue_on_error: true
     fails_as: not_good
     isolation: preferred
+  - {id: coded, run: x, continue_on_error: {exit_codes: [1]}}
   - {id: m, matrix: {v: [1, x, 1.5], w: [true]}, max_parallel: 2, run: "echo ${{ matrix.v }}"}
   - {id: loop, repeat: {max: 2, until: iteration == 1}, steps: [{id: b, on: container, container: box, run: x}]}
   - {id: both, max_parallel: 1, parallel: [{id: c, run: x}, {id: d, on: vm, run: x, fallback: {on: local, run: y, env: {I: j}}}]}

@@ -70,6 +70,14 @@ RUNS: dict[str, tuple[str, Script]] = {
         "steps: [{id: a, run: x, retry: {attempts: 3, backoff: 0s}}, {id: b, run: x}]",
         failing("a-1", "a-2"),
     ),
+    "retry by exit code": (
+        """
+        steps:
+          - {id: a, run: x, retry: {attempts: 3, backoff: 0s, exit_codes: [75]}, continue_on_error: {exit_codes: 2}}
+          - {id: b, run: x, retry: {attempts: 3, backoff: 0s, exit_codes: [75]}}
+        """,
+        lambda command: Play(exit=Exit({"a-1": 75, "a-2": 2, "b-1": 3}[command.id])),
+    ),
     "fallback": (
         """
         containers: {box: {image: x}}
