@@ -10,6 +10,7 @@ from pccpipe.spec.budget import check_budget, check_counted
 from pccpipe.spec.check_agent import AgentChecker
 from pccpipe.spec.check_background import check_background
 from pccpipe.spec.data import items, mapping
+from pccpipe.spec.elsewhere import image_hint
 from pccpipe.spec.names import Visible
 from pccpipe.spec.position import KeyPath
 from pccpipe.spec.problem import did_you_mean
@@ -117,8 +118,9 @@ class RunChecker:
         """Check the keys that a step, its fallback and `defaults:` have in common."""
         container = host.get("container")
         if isinstance(container, str) and container not in self.containers:
-            otherwise = "declare it under `containers:`"
-            self.unknown((*path, "container"), "container", container, self.containers, otherwise)
+            image = image_hint(container)
+            otherwise = image or "declare it under `containers:`"
+            self.unknown((*path, "container"), "container", container, {} if image else self.containers, otherwise)
         if (
             on == "container"
             and container is None

@@ -93,6 +93,11 @@ _STEP: Mapping[str, Hint] = {
     "except": "write a condition as `if: not EXPRESSION`",
     "executor": _RUNS_ON,
     "extends": "keys for all steps belong under `defaults:`; `<<: *ANCHOR` merges others",
+    "image": lambda value: (
+        f"{image_hint(value) or 'declare a container'}, and write `container: {_name_of(value)}` here"
+        if isinstance(value, str)
+        else "declare a container under `containers:`, and name it in `container:`"
+    ),
     "interruptible": "`pccpipe cancel` ends any run",
     "needs": _IN_ORDER,
     "only": "write a condition as `if: EXPRESSION`, such as `if: inputs.deploy`",
@@ -125,6 +130,15 @@ _PROMPT: Mapping[str, Hint] = {
     "file": "write the path of the file itself: `prompt: prompts/builder.md`",
     "template": "write the path of the file itself: `prompt: prompts/builder.md`",
 }
+_SERVICE: Mapping[str, Hint] = {
+    "alias": "the service's key is its name: `services: {db: {image: IMAGE}}`",
+    "entrypoint": "`command:` gives the image's entrypoint its arguments",
+    "healthcheck": "write `ready: {run: COMMAND}`; without it the image's own health check counts",
+    "name": "write `image: IMAGE`; the service's key is its name",
+    "options": "write `ready: {run: COMMAND}` for a health check; `memory:` and `shm_size:` are keys",
+    "variables": "write `env: {NAME: value}`",
+    "volumes": "a service has no folders of the workspace; its data ends with it",
+}
 _RETRY: Mapping[str, Hint] = {
     "exit_code": "write `exit_codes:`",
     "interval_sec": "write `backoff: 5s`, which doubles up to `max_backoff`",
@@ -139,8 +153,42 @@ _PLACES: Mapping[str, Mapping[str, Hint]] = {"a step": _STEP, "the file": _FILE,
 
 def key_hint(place: str, key: str, value: object) -> str:
     """Return what to write instead of a key that other tools have at this place; empty if it is unknown."""
-    hint = _PLACES.get(place, {}).get(key, "")
+    keys = _SERVICE if place.startswith("`services: ") else _PLACES.get(place, {})
+    hint = keys.get(key, "")
     return hint if isinstance(hint, str) else hint(value)
+
+
+def value_hint(path: KeyPath, value: object) -> str:
+    """Return what to write instead of a value that has the shape of another tool; empty if it is unknown."""
+    match path[-2:], value:
+        case (_, "run"), list():
+            return "write `run: |`, and below it one command a line"
+        case (_, "services"), [str(image), *_]:
+            return f"write {{{_name_of(image)}: {{image: {image}}}}}"
+        case ("services", _), str(image):
+            return f"write {{image: {image}}}"
+        case ("ports", int()), str(ports) if ":" in ports:
+            return f"write the service's own port: {ports.rpartition(':')[2]}; pccpipe chooses one for this machine"
+        case (_, "parallel"), {"matrix": _}:
+            return "write `matrix:` in the step itself, next to `run:`"
+        case (_, "parallel"), int():
+            return "`parallel:` is a list of steps; a `matrix:` runs one step several times"
+        case (_, "matrix"), list():
+            return "write {NAME: [VALUE, VALUE]}"
+        case (_, "ready"), str(command):
+            return f"write {{run: {command}}}"
+        case _:
+            return ""
+
+
+def image_hint(name: str) -> str:
+    """Return how to declare an image that stands where the name of a container belongs; empty for other names."""
+    return f"declare it: `containers: {{{_name_of(name)}: {{image: {name}}}}}`" if re.search("[:/]", name) else ""
+
+
+def _name_of(image: str) -> str:
+    words = re.sub(r"[^a-z0-9]+", "_", re.split("[:@]", image.rpartition("/")[2])[0].lower()).strip("_")
+    return words if words[:1].isalpha() else "box"
 
 
 def foreign_file(data: object) -> tuple[KeyPath, str] | None:

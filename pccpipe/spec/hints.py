@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from pccpipe.data_files import schema_text
+from pccpipe.spec.elsewhere import value_hint
 from pccpipe.spec.position import KeyPath
 
 TYPES = {
@@ -83,9 +84,9 @@ def small_hint(path: KeyPath) -> str:
 
 
 def type_hint(value: object, types: list[str], path: KeyPath) -> str:
+    if hint := value_hint(path, value):
+        return hint
     match path[-1:]:
-        case ("run",) if isinstance(value, list):
-            return "write it as one line, as you would type it in a shell"
         case ("steps" | "always" | "parallel",) if isinstance(value, dict):
             return "write each step as an item: `- id: NAME`"
         case (int(),) if path[-2:-1] in {("steps",), ("always",), ("parallel",)}:

@@ -250,7 +250,7 @@ def _thing(path: KeyPath) -> str:
         return "the file"
     if isinstance(path[-1], int) and words[-1] in {"steps", "always", "parallel", "before", "after"}:
         return "a step"
-    if len(path) > 1 and path[-2] in {"inputs", "secrets", "containers", "agents", "files"}:
+    if len(path) > 1 and path[-2] in {"inputs", "secrets", "containers", "agents", "files", "services"}:
         return f"`{path[-2]}: {path[-1]}:`"
     return f"`{words[-1]}`"
 
