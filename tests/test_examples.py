@@ -32,6 +32,12 @@ def test_a_local_example_runs(local_control: Control, name: str) -> None:
     assert ran.code == 0, ran.stdout + ran.stderr
 
 
+def test_a_result_gives_the_legs_of_a_matrix_and_a_step_sums_theirs_up(local_control: Control) -> None:
+    ran = local_control.run(ROOT / "examples/pipelines/matrix-of-a-result.yaml", "--input", "sizes=1,100")
+    assert ran.code == 0, ran.stdout + ran.stderr
+    assert "sizes: 3 4 300 400" in (ran.record / "logs/sum-1.stdout.log").read_text()
+
+
 def test_tests_in_a_container_run_on_the_vm(control: Control) -> None:
     shutil.copytree(DEMO / "project", control.workspace, dirs_exist_ok=True)
     pipeline = ROOT / "examples/pipelines/tests-in-a-container.yaml"

@@ -96,6 +96,7 @@ ALLOWED = {
     "machine/retry.py": {"LONGEST_PAUSE": SECONDS},
     "detached/running.py": {"LEAST_AHEAD": "From how far ahead on a flood is skipped; the log's limit bounds it."},
     "spec/build.py": {"MOST_AT_ONCE": "What a parallel group has if it does not say; the user sets it."},
+    "spec/matrix.py": {"LONGEST_LABEL": SHOWN},
     "spec/source.py": {"_PIECE": AT_ONCE},
     "spec/units.py": {"LONGEST": "A longer duration means this one.", "LARGEST": "A larger size means this one."},
     "ssh/channels.py": {"PIECE": AT_ONCE},

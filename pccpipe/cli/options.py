@@ -170,8 +170,16 @@ def read_duration(text: str, option: str) -> float:
 
 
 def read_inputs(given: Sequence[str]) -> dict[str, Json]:
-    """Read the values of --input. Raises UsageError."""
-    return dict(read_values(given, "--input ", "--input test='npm test'"))
+    """Read the values of --input; a list may be given value by value. Raises UsageError."""
+    from pccpipe.spec.inputs import Repeated
+
+    values: dict[str, Json] = {}
+    for word in given:
+        for name, value in read_values([word], "--input ", "--input test='npm test'").items():
+            earlier = values.get(name)
+            again = earlier if isinstance(earlier, list) else [earlier]
+            values[name] = value if name not in values else Repeated([*again, value])
+    return values
 
 
 def read_values(given: Sequence[str], option: str, example: str) -> dict[str, str]:

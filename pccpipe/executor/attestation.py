@@ -14,6 +14,7 @@ from pccpipe.outcome import Place
 from pccpipe.spec import jinja
 from pccpipe.spec.agent_task import FileInputKind
 from pccpipe.spec.expression import Expression, Template
+from pccpipe.spec.matrix import Matrix
 from pccpipe.spec.model import Pipeline, Run, Step
 from pccpipe.workspace.base import Side
 
@@ -46,6 +47,11 @@ def unattested_gates(position: WalkPosition) -> tuple[str, ...]:
 def unattested_condition(scope: Scope, condition: Expression | None) -> tuple[str, ...]:
     """Return the ids that an `if:` or `until:` reads, on which other steps depend."""
     return _unattested(scope, _of_condition(condition))
+
+
+def unattested_matrix(scope: Scope, matrix: Matrix) -> tuple[str, ...]:
+    """Return the ids whose results give values of a matrix, on which its legs depend."""
+    return tuple(id_ for each in matrix.expressions for id_ in unattested_condition(scope, each))
 
 
 def _unattested(scope: Scope, chains: Iterable[tuple[str, ...]]) -> tuple[str, ...]:

@@ -87,7 +87,9 @@ def _file_name(path: str) -> str:
 
 def container_settings(where: Host, place: Place, position: WalkPosition) -> ContainerSettings | None:
     """Return the settings of a step's container at `place`; None if it has none there. Raises ExpressionError."""
-    container = where.container if place is Place.CONTAINER else None
+    if place is not Place.CONTAINER:
+        return None
+    container = where.chosen(position.scope.names).container
     if container is None:
         return None
     return container.of_image(container.image.render(position.scope.on(place.value).names))

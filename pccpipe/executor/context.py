@@ -25,6 +25,7 @@ from pccpipe.secrets.mask import Masker
 from pccpipe.secrets.prices import Prices
 from pccpipe.secrets.proxy.proxy import Proxy
 from pccpipe.secrets.values import Secrets
+from pccpipe.spec.matrix import Leg
 from pccpipe.spec.model import Build, Pipeline
 from pccpipe.spec.project_model import Project
 from pccpipe.target import Target
@@ -211,13 +212,22 @@ class WalkPosition(Struct, frozen=True):
     in_round: bool = False
     """Inside of a `repeat`, an agent that got an answer has its next turn in the next round."""
     forged: tuple[str, ...] = ()
-    """The ids of the steps whose unattested results the conditions of the groups around read."""
+    """The ids of the steps whose unattested results the conditions or matrices of the groups around read."""
+    legs: int = 1
+    """How many legs the matrices around make."""
 
     def path_of(self, step_id: str) -> str:
         return f"{self.path}.{step_id}" if self.path else step_id
 
     def inside(self, path: str, scope: Scope | None = None) -> WalkPosition:
         return replace(self, path=path, scope=scope or self.scope)
+
+
+class LegEnd(Struct, frozen=True):
+    """One leg of a matrix: its values, and how it ended; None: it had no turn."""
+
+    values: Leg
+    ended: StepOutcome | None
 
 
 class StepOutcome(Struct, frozen=True):
@@ -243,6 +253,8 @@ class StepOutcome(Struct, frozen=True):
     """With `InputState.WANTED`: the run waits for a model until then, in seconds since the epoch."""
     logs: tuple[Path, Path] | None = None
     """The log files of the last command: of stdout and stderr."""
+    legs: tuple[LegEnd, ...] = ()
+    """Of a step with a matrix: its legs, in order."""
 
     def failed_with(self, exit_codes: Collection[int]) -> bool:
         """Say whether it failed because its command ended with one of the exit codes, and for no other reason."""

@@ -5,10 +5,9 @@ Results, rounds and the run's id are known only in the run: expressions that rea
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import assert_never
+from typing import assert_never, cast
 
 from msgspec import Struct, field
 from msgspec.structs import replace
@@ -25,8 +24,10 @@ from pccpipe.outcome import IsolationMode, Place
 from pccpipe.secrets.mask import Masker
 from pccpipe.secrets.sources import read_secrets
 from pccpipe.spec import jinja
+from pccpipe.spec.absent import NoResult
 from pccpipe.spec.bounds import bounded_work
 from pccpipe.spec.expression import Expression, Template
+from pccpipe.spec.matrix import Leg, Matrix, described, label
 from pccpipe.spec.model import Build, Diff, Download, Host, Parallel, Pipeline, Remove, Repeat, Run, Step, Upload, Value
 from pccpipe.spec.problem import Problem
 from pccpipe.spec.project_model import Project
@@ -122,14 +123,36 @@ class _Planner(Struct):
         for step in steps:
             path = f"{at.path}.{step.id}" if at.path else step.id
             if step.matrix:
-                yield self._group(step, "matrix", f"{_at_once(step.matrix_parallel)}", path, at)
-                for values in itertools.product(*step.matrix.values()):
-                    leg = dict(zip(step.matrix, values, strict=True))
-                    label = ",".join(f"{key}={value}" for key, value in leg.items())
-                    of_leg = replace(step, id=f"{step.id}[{label}]", matrix={}, condition=None)
-                    yield from self._step(of_leg, f"{path}[{label}]", at.inside(path).knowing(matrix=leg))
+                yield from self._matrix(step, step.matrix, path, at)
             else:
                 yield from self._step(step, path, at)
+
+    def _matrix(self, step: Step, matrix: Matrix, path: str, at: _At) -> Iterator[PlannedStep]:
+        at_once, inside = _at_once(step.matrix_parallel), at.inside(path)
+        legs = self._legs(matrix, path, at)
+        if legs is None:
+            yield self._group(step, "matrix", f"a leg for {described(matrix)}; {at_once}", path, at)
+            of_leg = replace(step, id=f"{step.id}[...]", matrix=None, condition=None)
+            names = {name: value for name, value in inside.names.items() if name != "matrix"}
+            yield from self._step(of_leg, f"{path}[...]", replace(inside, names=names))
+            return
+        yield self._group(step, "matrix", at_once if legs else "no legs: it will be skipped", path, at)
+        missing = {name: NoResult() for leg in legs for name in leg}
+        around = cast("Mapping[str, object]", at.names.get("matrix", {}))
+        for leg in legs:
+            of_leg = replace(step, id=f"{step.id}[{label(leg)}]", matrix=None, condition=None)
+            names_of_leg = inside.knowing(matrix={**missing, **around, **leg})
+            yield from self._step(of_leg, f"{path}[{label(leg)}]", names_of_leg)
+
+    def _legs(self, matrix: Matrix, path: str, at: _At) -> tuple[Leg, ...] | None:
+        """Return the legs as far as they can be known before the run."""
+        if not all(_can_be_known(each.source, at) for each in matrix.expressions):
+            return None
+        try:
+            return matrix.legs(at.names)
+        except PccpipeError as error:
+            self._warn(path, error)
+            return None
 
     def _step(self, step: Step, path: str, at: _At) -> Iterator[PlannedStep]:
         body = step.body
@@ -185,6 +208,7 @@ class _Planner(Struct):
 
     def _way(self, place: Place, where: Host, path: str, at: _At) -> Way:
         at = at.knowing(target=place.value)
+        where = self._chosen(where, path, at)
         container = where.container if place is Place.CONTAINER else None
         image = self.text(container.image, path, at) if container else ""
         planned = PlannedContainer(container, container.of_image(image)) if container else None
@@ -198,7 +222,17 @@ class _Planner(Struct):
             cwd=self.text(where.cwd, path, at) if where.cwd else None,
             env={name: self.text(template, path, at) for name, template in env.items()},
             container=planned,
+            choice=where.choice.name.source if where.choice else "",
         )
+
+    def _chosen(self, where: Host, path: str, at: _At) -> Host:
+        """Return it with the container that a leg chooses, if that can be known."""
+        if where.choice and "matrix" in at.names:
+            try:
+                return where.chosen(at.names)
+            except PccpipeError as error:
+                self._warn(path, error)
+        return where
 
     def _host(self, place: Place) -> str:
         vm = self.project.vm

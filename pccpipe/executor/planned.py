@@ -32,6 +32,8 @@ class Way(Struct, frozen=True):
     cwd: str | None
     env: Mapping[str, str]
     container: PlannedContainer | None
+    choice: str = ""
+    """The `container:` of a leg whose values are not known yet."""
 
 
 class PlannedStep(Struct, frozen=True):

@@ -29,7 +29,7 @@ def expected_levels(context: RunContext, steps: Sequence[Step], position: WalkPo
         place, where = first_way(context.project.isolation_mode, body)
         following = following_way(context.project.isolation_mode, body, place, allowed=context.fallback_allowed)
         if following:
-            asked = place, where.container.name if where.container else ""
+            asked = place, where.container.name if where.container else where.choice.name.source if where.choice else ""
             if asked not in missing:
                 missing[asked] = _is_missing(context, place, where, position)
             if missing[asked]:

@@ -43,6 +43,8 @@ class StepView(Struct, frozen=True):
     result: object = field(default_factory=NoResult)
     last_result: object = field(default_factory=NoResult)
     """The latest result, also if the step was skipped or failed after it."""
+    results: list[object] = field(default_factory=list)
+    """Of a step with a matrix: `matrix`, `outcome`, `exit_code` and `result` of each leg, in order."""
     answers: Answers = field(default_factory=lambda: Answers({}))
     """All answers that the step's agent got in this run."""
     unattested: bool = False
@@ -108,7 +110,7 @@ class Scope(Struct, frozen=True):
     project: ProjectView
     steps: dict[str, StepView]
     iteration: int | None = None
-    matrix: Mapping[str, Json] | None = None
+    matrix: Mapping[str, object] | None = None
     target: str | None = None
     forged: list[str] = field(default_factory=list)
     """The ids of the steps whose unattested results ended a loop, for all steps after it; shared as `steps` is."""
@@ -116,8 +118,9 @@ class Scope(Struct, frozen=True):
     def in_round(self, number: int) -> Scope:
         return replace(self, iteration=number)
 
-    def in_leg(self, values: Mapping[str, Json]) -> Scope:
-        return replace(self, matrix={**(self.matrix or {}), **values})
+    def in_leg(self, values: Mapping[str, Json], missing: Mapping[str, object]) -> Scope:
+        """Return the scope of a leg; `missing` has the names that it may read although it has no such value."""
+        return replace(self, matrix={**missing, **(self.matrix or {}), **values})
 
     def on(self, target: str) -> Scope:
         return replace(self, target=target)

@@ -8,7 +8,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from pccpipe import limits
-from pccpipe.executor.context import LeftOpen, RunContext, StepOutcome, WalkPosition, not_named_by
+from pccpipe.executor.context import LeftOpen, LegEnd, RunContext, StepOutcome, WalkPosition, not_named_by
 from pccpipe.executor.input_request import InputState, requested_input, unmarked_request
 from pccpipe.executor.replay import Turn
 from pccpipe.executor.scope import StepView
@@ -16,7 +16,7 @@ from pccpipe.executor.waiting import is_away
 from pccpipe.outcome import Outcome, Reason
 from pccpipe.record.events import CommandStarted, InputAsked, StepEnded, Warned
 from pccpipe.record.logs import tail
-from pccpipe.spec.absent import NoResult, lenient
+from pccpipe.spec.absent import NoResult, Result, lenient
 from pccpipe.spec.model import Run, Step
 
 PASSING = frozenset({Outcome.SUCCEEDED, Outcome.SKIPPED})
@@ -68,7 +68,7 @@ def end_turn(
     if not turn.ended:
         context.journal.append(event)
     if step.id in position.scope.steps:
-        position.scope.steps[step.id] = _view(event, ended.logs, position.scope.steps[step.id])
+        position.scope.steps[step.id] = _view(event, ended, position.scope.steps[step.id])
     if isinstance(step.body, Run) and not step.matrix and not position.always:
         return _with_input_request(context, step, position, turn, ended)
     return ended
@@ -121,14 +121,32 @@ def replayed_end(context: RunContext, step: Step, turn: Turn, ended: StepEnded) 
     )
 
 
-def _view(ended: StepEnded, logs: tuple[Path, Path] | None, before: StepView) -> StepView:
-    # Expressions see a result only if its step succeeded; people find that of a failed one in the run's folder.
-    has_result = ended.outcome is Outcome.SUCCEEDED and ended.result_path
-    result = lenient(ended.result) if has_result else NoResult()
-    last = before.last_result if isinstance(result, NoResult) else result
-    read_log = (lambda which: _log_end(logs, which)) if logs else None
-    unattested = ended.unattested or (before.unattested and isinstance(result, NoResult))
-    return StepView(ended, result, last, before.answers, unattested, read_log)
+def _view(event: StepEnded, ended: StepOutcome, before: StepView) -> StepView:
+    result, logs = _result(ended), ended.logs
+    return StepView(
+        event,
+        result,
+        before.last_result if isinstance(result, NoResult) else result,
+        [_leg_view(leg) for leg in ended.legs],
+        before.answers,
+        ended.unattested or (before.unattested and isinstance(result, NoResult)),
+        (lambda which: _log_end(logs, which)) if logs else None,
+    )
+
+
+def _result(ended: StepOutcome) -> object:
+    """Return a result as expressions see it: only if its step succeeded. People find others in the run's folder."""
+    return lenient(ended.result) if ended.outcome is Outcome.SUCCEEDED and ended.result_path else NoResult()
+
+
+def _leg_view(leg: LegEnd) -> Result:
+    ended = leg.ended
+    return Result(
+        matrix=Result(leg.values),
+        outcome=ended.outcome.value if ended else "not_run",
+        exit_code=ended.exit_code if ended else None,
+        result=_result(ended) if ended else NoResult(),
+    )
 
 
 def _log_end(logs: tuple[Path, Path], which: str) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
+import functools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import assert_never
 
 from msgspec import Struct
@@ -13,10 +13,11 @@ from msgspec.structs import replace
 from pccpipe.cancel import Deadline
 from pccpipe.errors import PccpipeError
 from pccpipe.executor.actions import kind_of, run_action
-from pccpipe.executor.attestation import unattested_condition
-from pccpipe.executor.beside import run_beside
+from pccpipe.executor.attestation import unattested_condition, unattested_matrix
+from pccpipe.executor.beside import Job, run_beside
 from pccpipe.executor.context import ALWAYS_LIMIT, STEP_LIMIT, LeftOpen, RunContext, StepOutcome, WalkPosition
 from pccpipe.executor.input_request import InputState
+from pccpipe.executor.legs import begin_legs, leg_positions, leg_step, with_legs
 from pccpipe.executor.numbers import number_of
 from pccpipe.executor.replay import Turn, deadline_since
 from pccpipe.executor.retry import with_retries
@@ -25,8 +26,8 @@ from pccpipe.executor.step import run_step
 from pccpipe.executor.turn_end import PASSING, end_turn, goes_on, replayed_end
 from pccpipe.outcome import Outcome, Place
 from pccpipe.record.events import StepStarted
+from pccpipe.spec.matrix import Matrix
 from pccpipe.spec.model import Build, Diff, Download, Parallel, Remove, Repeat, Run, Step, Upload
-from pccpipe.values import Json
 
 
 class Walk(Struct, frozen=True):
@@ -88,12 +89,8 @@ class Walk(Struct, frozen=True):
                 return end_turn(self.context, step, position, turn, StepOutcome(Outcome.SKIPPED), began)
             forged = (*position.forged, *unattested_condition(position.scope, step.condition))
             position = replace(position, deadline=self._deadline(step, position, turn), forged=forged)
-            if step.matrix:
-                path = position.path_of(step.id)
-                self.context.record_once(turn, StepStarted(path, "matrix", name=step.name, always=position.always))
-                ended = self._matrix(step, position)
-            else:
-                ended = self._leg(step, position, turn)
+            matrix = step.matrix
+            ended = self._matrix(step, matrix, position, turn) if matrix else self._leg(step, position, turn)
         except PccpipeError as error:
             ended = StepOutcome(Outcome.FAILED, message=str(error))
         return end_turn(self.context, step, position, turn, ended, began)
@@ -114,7 +111,7 @@ class Walk(Struct, frozen=True):
         self.context.record_once(turn, StepStarted(path, kind, asked, step.name, position.always, timeout))
         match body:
             case Run():
-                ended = run_step(self.context, position, step, body, turn)
+                ended = run_step(self.context, position, step, body.in_leg(position.scope.names), turn)
             case Upload() | Download() | Diff() | Remove() | Build():
                 # A resume repeats an action as a whole, with the same result.
                 ended = run_action(self.context, position, step, body)
@@ -145,40 +142,43 @@ class Walk(Struct, frozen=True):
         jobs = [(step, lambda step=step: self.step(step, inside)) for step in body.steps]
         return run_beside(self.context, jobs, inside, body.max_parallel, self._end_before)
 
-    def _matrix(self, step: Step, position: WalkPosition) -> StepOutcome:
-        legs = [dict(zip(step.matrix, values, strict=True)) for values in itertools.product(*step.matrix.values())]
-        jobs = [
-            (leg_step, lambda leg_step=leg_step, leg=leg: self._matrix_leg(leg_step, position, leg))
-            for leg_step, leg in ((_leg_step(step, leg), leg) for leg in legs)
-        ]
-        return run_beside(self.context, jobs, position, step.matrix_parallel, self._end_before)
+    def _matrix(self, step: Step, matrix: Matrix, position: WalkPosition, turn: Turn) -> StepOutcome:
+        if turn.ended and turn.peek(StepStarted) is None:
+            return replayed_end(self.context, step, turn, turn.ended)  # it had no legs
+        legs = begin_legs(self.context, step, matrix, position, turn)
+        if not legs:
+            return StepOutcome(Outcome.SKIPPED, message="its matrix has no legs")
+        position = replace(position, forged=(*position.forged, *unattested_matrix(position.scope, matrix)))
+        ends: list[StepOutcome | None] = [None] * len(legs)
 
-    def _matrix_leg(self, leg_step: Step, position: WalkPosition, leg: dict[str, Json]) -> StepOutcome:
-        return self._until_answered(position, lambda: self._leg_turn(leg_step, position, leg))
+        def run(index: int, leg: Step, inside: WalkPosition) -> StepOutcome:
+            ended = self._until_answered(position, lambda: self._leg_turn(leg, inside))
+            ends[index] = ended
+            return ended
 
-    def _leg_turn(self, leg_step: Step, position: WalkPosition, leg: dict[str, Json]) -> StepOutcome:
+        jobs: list[Job] = []
+        for index, inside in enumerate(leg_positions(position, legs)):
+            leg = leg_step(self.context, step, legs[index], inside)
+            jobs.append((leg, functools.partial(run, index, leg, inside)))
+        ended = run_beside(self.context, jobs, position, step.matrix_parallel, self._end_before)
+        return with_legs(ended, legs, ends)
+
+    def _leg_turn(self, leg: Step, inside: WalkPosition) -> StepOutcome:
         began = time.monotonic()
-        turn = self.context.replay.next_turn(position.path_of(leg_step.id))
-        inside = replace(position, scope=position.scope.in_leg(leg))
-        if turn.ended and not _has_inner(leg_step):
-            return end_turn(
-                self.context, leg_step, inside, turn, replayed_end(self.context, leg_step, turn, turn.ended), began
-            )
+        turn = self.context.replay.next_turn(inside.path_of(leg.id))
+        if turn.ended and not _has_inner(leg):
+            ended = replayed_end(self.context, leg, turn, turn.ended)
+            return end_turn(self.context, leg, inside, turn, ended, began)
         try:
-            ended = self._leg(leg_step, inside, turn)
+            ended = self._leg(leg, inside, turn)
         except PccpipeError as error:
             ended = StepOutcome(Outcome.FAILED, message=str(error))
-        return end_turn(self.context, leg_step, inside, turn, ended, began)
+        return end_turn(self.context, leg, inside, turn, ended, began)
 
 
 def _has_inner(step: Step) -> bool:
     """Say whether a step has turns of other steps inside; a replay walks through those also when it has ended."""
-    return bool(step.matrix) or isinstance(step.body, Repeat | Parallel)
-
-
-def _leg_step(step: Step, leg: Mapping[str, Json]) -> Step:
-    label = ",".join(f"{key}={value}" for key, value in leg.items())
-    return replace(step, id=f"{step.id}[{label}]", matrix={}, fails_as=None)
+    return step.matrix is not None or isinstance(step.body, Repeat | Parallel)
 
 
 def _describe(step: Step) -> tuple[str, Place | None]:

@@ -142,6 +142,18 @@ STEP_OUTPUT = Limit(
     Unit.BYTES,
     "Enough for the failure of a test, little enough for a prompt.",
 )
+MATRIX_LEGS = Limit(
+    "the number of a matrix's legs",
+    256,
+    Unit.COUNT,
+    "Of one whose values come from a result or an input; GitHub takes as many. Each is a command.",
+)
+MATRIX_TEXT = Limit(
+    "the text of a matrix's legs",
+    100_000,
+    Unit.COUNT,
+    "Characters of names and values that come from a result or an input; the record keeps them.",
+)
 MODEL_EVENTS = Limit(
     "the events of one step that each count a call of a model",
     1000,

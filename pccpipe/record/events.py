@@ -51,6 +51,8 @@ class StepStarted(EventKind, frozen=True):
     always: bool = False
     timeout: float | None = None
     """Its time limit in seconds, of a step with `agent:`."""
+    legs: tuple[Mapping[str, str | int | float | bool], ...] | None = None
+    """The values of each leg of a matrix, where an expression gave some of them: a resumed run has the same."""
 
 
 class SecretsGiven(EventKind, frozen=True):

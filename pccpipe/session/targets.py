@@ -318,7 +318,7 @@ class ProjectTargets:
 
 def _root_images(pipeline: Pipeline) -> list[str]:
     wheres = [step.body.where for step in pipeline.all_steps() if isinstance(step.body, Run)]
-    boxes = [where.container for where in wheres if where.container and where.container.settings.root]
+    boxes = [box for where in wheres for box in where.containers if box.settings.root]
     return list(dict.fromkeys(box.image.source for box in boxes if box.image.is_plain))
 
 

@@ -13,12 +13,14 @@ from pccpipe.spec.agent_file import find_agent, read_agent
 from pccpipe.spec.agent_task import Agent
 from pccpipe.spec.budget import build_budget
 from pccpipe.spec.build_container import container_settings
+from pccpipe.spec.build_matrix import build_matrix
 from pccpipe.spec.build_run import RunBuilder
 from pccpipe.spec.build_services import build_services
 from pccpipe.spec.build_values import ValueBuilder, string, whole
 from pccpipe.spec.containers import extended, settings
 from pccpipe.spec.data import items, listed, mapping
 from pccpipe.spec.expression import Template
+from pccpipe.spec.matrix import Scalar
 from pccpipe.spec.model import (
     Body,
     Build,
@@ -32,7 +34,6 @@ from pccpipe.spec.model import (
     Remove,
     Repeat,
     Retry,
-    Scalar,
     Step,
     Upload,
 )
@@ -97,12 +98,15 @@ class _PipelineBuilder:
         )
 
     def _input(self, name: str, spec: Map) -> Input:
+        default = spec.get("default")
         return Input(
             name=name,
             type=InputType(string(spec["type"])),
             position=self._source.of_key(("inputs", name)),
             description=string(spec.get("description", "")),
-            default=cast("Scalar | None", spec.get("default")),
+            default=tuple(cast("list[Scalar]", default))
+            if isinstance(default, list)
+            else cast("Scalar | None", default),
             minimum=cast("float | None", spec.get("minimum")),
             maximum=cast("float | None", spec.get("maximum")),
             choices=tuple(cast("list[Scalar]", spec.get("enum") or [])),
@@ -181,7 +185,7 @@ class _PipelineBuilder:
             continue_on_error=data.get("continue_on_error", False) is not False,
             continue_exit_codes=_exit_codes(mapping(data.get("continue_on_error"))),
             fails_as=cast("str | None", data.get("fails_as")),
-            matrix={name: tuple(cast("list[Scalar]", values)) for name, values in mapping(data.get("matrix")).items()},
+            matrix=build_matrix(self._source, (*path, "matrix"), data["matrix"]) if "matrix" in data else None,
             matrix_parallel=whole(data.get("max_parallel", 1)) if "matrix" in data else 1,
             services=build_services(self._source, (*path, "services"), data.get("services")),
         )

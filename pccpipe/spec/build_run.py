@@ -16,7 +16,7 @@ from pccpipe.spec.budget import build_budget
 from pccpipe.spec.build_values import ValueBuilder, string, whole
 from pccpipe.spec.data import listed, mapping
 from pccpipe.spec.expression import Template
-from pccpipe.spec.model import DEFAULT_OPTIONS, Container, Host, ResultSpec, Run
+from pccpipe.spec.model import DEFAULT_OPTIONS, Container, ContainerChoice, Host, ResultSpec, Run
 from pccpipe.spec.paths import beside, read_text
 from pccpipe.spec.position import KeyPath
 from pccpipe.spec.ready import build_ready
@@ -114,7 +114,8 @@ class RunBuilder:
 
     def _host(self, path: KeyPath, data: Map) -> Host:
         on = Place(string(data["on"]))
-        container = data.get("container") if on is Place.CONTAINER else None
+        container = string(data["container"]) if on is Place.CONTAINER else None
+        by_leg = container is not None and "${{" in container
         cwd = data.get("cwd")
         shell = string(data.get("shell", "sh"))
         options = DEFAULT_OPTIONS[shell] if self._stops_at_failure else ()
@@ -127,7 +128,10 @@ class RunBuilder:
             shell_options=options,
             cwd=None if cwd is None else self._make.template((*path, "cwd"), cwd),
             env=self._make.templates((*path, "env"), data.get("env")),
-            container=None if container is None else self._containers[string(container)],
+            container=None if container is None or by_leg else self._containers[container],
+            choice=ContainerChoice(self._make.template((*path, "container"), container), self._containers)
+            if by_leg
+            else None,
         )
 
     def _file(self, path: KeyPath, name: str, spec: Map) -> FileInput:

@@ -14,6 +14,7 @@ from pccpipe.spec import habits
 from pccpipe.spec.bounds import bounded_work
 from pccpipe.spec.budget import check_budget, check_counted
 from pccpipe.spec.check_agent import AgentChecker
+from pccpipe.spec.check_matrix import MatrixChecker, count
 from pccpipe.spec.check_retry import check_retry
 from pccpipe.spec.check_run import RunChecker
 from pccpipe.spec.check_services import ServiceChecker
@@ -72,7 +73,8 @@ class _Checker:
         self.agents = AgentChecker(
             self.values, folder, mapping(self.data.get("agents")), None if "secrets" in self._ill else self.secrets
         )
-        self.runs = RunChecker(self.values, self.agents, self.data, self._ill, older=older)
+        self.matrices = MatrixChecker(self.values, self.data, older=older)
+        self.runs = RunChecker(self.values, self.agents, self.matrices, self.data, self._ill, older=older)
         self.services = ServiceChecker(self.values, self.runs)
         self._in_cycles: set[str] = set()
 
@@ -142,10 +144,10 @@ class _Checker:
         default, kind = spec.get("default"), spec.get("type")
         if default is not None and isinstance(kind, str):
             wrong = input_problem(default, kind, spec)
-            if wrong:
+            if wrong and not any(isinstance(each, dict | list) for each in items(default)):
                 self.values.say((*path, "default"), f"the default of the input `{name}` {wrong}")
         for word in ("minimum", "maximum"):
-            if word in spec and kind in ("string", "boolean", "path"):
+            if word in spec and kind in ("string", "boolean", "path", "list"):
                 message = f"`{word}` is for numbers, and `{name}` is a {kind}"
                 self.values.say((*path, word), message, at_key=True)
 
@@ -162,7 +164,7 @@ class _Checker:
         elif "capabilities" in spec or "user" in spec or "new_privileges" in spec:
             self._capabilities(name, [each for each in chain if each not in self._in_cycles])
         self.values.texts((*path, "env"), spec.get("env"), Visible(target=True))
-        self.values.text((*path, "image"), spec.get("image"), Visible())
+        self.values.text((*path, "image"), spec.get("image"), Visible(matrix=ANY_NAME))
         whole = settings(self.containers, chain)
         network = whole.get("network", "bridge")
         if whole.get("egress") and network != "none" and {"egress", "network"} & spec.keys():
@@ -195,15 +197,7 @@ class _Checker:
         self.values.expression((*path, "if"), step.get("if"), visible)
         self.values.expression_or_plain((*path, "timeout"), step.get("timeout"), visible)
         check_retry(self.values, (*path, "retry"), step.get("retry"))
-        matrix = mapping(step.get("matrix"))
-        texts = {name for name, values in matrix.items() if all(isinstance(value, str) for value in items(values))}
-        legs = {name for name, values in matrix.items() if len(items(values)) > 1}
-        inside = replace(
-            visible,
-            matrix=(*visible.matrix, *matrix),
-            legs=(visible.legs - matrix.keys()) | legs,
-            texts=visible.texts | texts,
-        )
+        inside = self.matrices.inside(path, step.get("matrix"), visible)
         inside = self.services.check((*path, "services"), step, inside)
         if "run" in step or "agent" in step:
             self.runs.run(path, step, replace(inside, target=True))
@@ -262,6 +256,6 @@ def _ids(steps: Json) -> Iterator[str]:
 
 def _legs(step: Mapping[str, Json]) -> int:
     """Count a step and its inner steps, with each matrix expanded."""
-    legs = math.prod(len(items(values)) for values in mapping(step.get("matrix")).values())
+    legs = count(step.get("matrix"))
     inner = (*items(step.get("steps")), *items(step.get("parallel")))
     return legs * (1 + sum(_legs(mapping(each)) for each in inner))

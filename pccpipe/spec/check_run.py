@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import posixpath
-import re
 from collections.abc import Collection, Mapping
 
 from pccpipe.spec.budget import check_budget, check_counted
 from pccpipe.spec.check_agent import AgentChecker
 from pccpipe.spec.check_background import check_background
+from pccpipe.spec.check_matrix import MatrixChecker, missing_name
 from pccpipe.spec.data import items, mapping
 from pccpipe.spec.elsewhere import image_hint
 from pccpipe.spec.names import Visible
@@ -30,10 +30,18 @@ class RunChecker:
     """
 
     def __init__(
-        self, values: ValueChecker, agents: AgentChecker, data: Mapping[str, Json], ill: Collection[str], *, older: bool
+        self,
+        values: ValueChecker,
+        agents: AgentChecker,
+        matrices: MatrixChecker,
+        data: Mapping[str, Json],
+        ill: Collection[str],
+        *,
+        older: bool,
     ) -> None:
         self.values = values
         self.agents = agents
+        self.matrices = matrices
         self.secrets = mapping(data.get("secrets"))
         self.containers = mapping(data.get("containers"))
         self.defaults = mapping(data.get("defaults"))
@@ -46,6 +54,9 @@ class RunChecker:
         """Check a step with `run:` or `agent:`."""
         on, shell = self._place(step), str(step.get("shell", self.defaults.get("shell", "sh")))
         self.host(path, step, visible, on=on)
+        if on == "container" and isinstance(box := step.get("container", self.defaults.get("container")), str):
+            at = (*path, "container") if "container" in step else path
+            self.matrices.images(at, self.matrices.chosen(at, box, visible), visible)
         self.values.script((*path, "run"), step.get("run"), shell, visible)
         check_background(self.values, path, step, on, shell, visible)
         if on != "local":  # a local command inherits the variables of this machine, which may be another tool's
@@ -89,11 +100,12 @@ class RunChecker:
         """Find a file of the run's folder that two steps, or all legs of a matrix, would write."""
         if self._older or not isinstance(name, str):
             return
-        for key in sorted(visible.legs):
-            if not re.search(rf"\bmatrix\b(?:\.{re.escape(key)}\b|\[|\s*\|)", name):
-                message = f"all legs of the matrix would write this file: its name lacks `{key}`"
-                self.values.say(path, message, f"add ${{{{ matrix.{key} }}}} to the name")
-                return
+        key = missing_name(name, visible)
+        if key is not None:
+            lacks = f"lacks `{key}`" if key else "has none of its values"
+            message = f"legs of the matrix would write the same file: its name {lacks}"
+            self.values.say(path, message, f"add ${{{{ matrix.{key or 'NAME'} }}}} to the name")
+            return
         own, place = str(step.get("id")), posixpath.normpath(name)
         if "${{" not in name and self._written.setdefault(place, own) != own:
             message = f"the step `{self._written[place]}` writes the same file"
@@ -117,7 +129,9 @@ class RunChecker:
     def host(self, path: KeyPath, host: Mapping[str, Json], visible: Visible, on: str | None = None) -> None:
         """Check the keys that a step, its fallback and `defaults:` have in common."""
         container = host.get("container")
-        if isinstance(container, str) and container not in self.containers:
+        if isinstance(container, str) and "${{" in container:
+            self.matrices.choice((*path, "container"), container, visible)
+        elif isinstance(container, str) and container not in self.containers:
             image = image_hint(container)
             otherwise = image or "declare it under `containers:`"
             self.unknown((*path, "container"), "container", container, {} if image else self.containers, otherwise)

@@ -102,12 +102,12 @@ def type_hint(value: object, types: list[str], path: KeyPath) -> str:
     if isinstance(value, str) and "boolean" in types:
         words = {"yes": "true", "on": "true", "true": "true", "no": "false", "off": "false", "false": "false"}
         return f"write {words[value.lower()]}" if value.lower() in words else ""
+    if "array" in types and not isinstance(value, dict | list | None):
+        return f"write a list: [{value}]"
     if isinstance(value, bool | int | float) and "string" in types:
         return f'quote it: "{json.dumps(value)}"'
     if value is None:
         return f"it must be {' or '.join(TYPES[kind] for kind in types)}"
-    if "array" in types and isinstance(value, str):
-        return f"write a list: [{value}]"
     return ""
 
 
@@ -144,5 +144,7 @@ def pattern_hint(path: KeyPath, value: str, schema: Mapping[str, object]) -> str
             return "write an absolute path on the VM, such as /opt/node"
         case int() if "allow" in path:
             return "write a method and a path below `upstream:`, such as POST /responses"
+        case str() if "matrix" in path:
+            return "write one ${{ expression }}, which gives a list" if "${{" in value else f"write a list: [{value}]"
         case _:
             return str(schema.get("description", ""))

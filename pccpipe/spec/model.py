@@ -14,11 +14,14 @@ from typing import Generic, TypeAlias, TypeVar
 from msgspec import Struct, field
 from msgspec.structs import replace
 
+from pccpipe.errors import ExpressionError
 from pccpipe.limits import LOG
 from pccpipe.outcome import Outcome, Place
 from pccpipe.spec.agent_task import Agent, AgentTask, FileInput, with_secret
 from pccpipe.spec.expression import Expression, Template
+from pccpipe.spec.matrix import Matrix, Scalar
 from pccpipe.spec.position import Position
+from pccpipe.spec.problem import did_you_mean
 from pccpipe.spec.ready import Ready
 from pccpipe.spec.secret import Secret
 from pccpipe.spec.services import Service
@@ -31,8 +34,6 @@ LETTERS = {"errexit": "e", "nounset": "u", "xtrace": "x"}
 """Options of a shell, and their letters, which every sh accepts. `pipefail` has no letter; only bash has it."""
 DEFAULT_OPTIONS: Mapping[str, tuple[str, ...]] = {"sh": ("errexit",), "bash": ("errexit", "pipefail")}
 """Default options: a script stops at its first failing command, as in GitHub Actions, GitLab and others."""
-
-Scalar: TypeAlias = "str | int | float | bool"
 
 
 class Value(Struct, Generic[T], frozen=True):
@@ -49,6 +50,7 @@ class InputType(StrEnum):
     BOOLEAN = "boolean"
     PATH = "path"
     """A file or folder on this machine, relative to the current folder with --input, else to the pipeline's folder."""
+    LIST = "list"
 
 
 class Input(Struct, frozen=True):
@@ -56,7 +58,7 @@ class Input(Struct, frozen=True):
     type: InputType
     position: Position
     description: str = ""
-    default: Scalar | None = None
+    default: Scalar | tuple[Scalar, ...] | None = None
     """Default value; None: the input is required."""
     minimum: float | None = None
     maximum: float | None = None
@@ -78,6 +80,22 @@ class Container(Struct, frozen=True):
     def of_image(self, image: str) -> ContainerSettings:
         """Return the settings with the evaluated name of the image."""
         return replace(self.settings, image=image)
+
+
+class ContainerChoice(Struct, frozen=True):
+    """A container that the values of a matrix name."""
+
+    name: Template
+    among: Mapping[str, Container]
+
+    def container(self, names: Mapping[str, object]) -> Container:
+        """Return the named container. Raises ExpressionError if there is none."""
+        name = self.name.render(names)
+        if name not in self.among:
+            hint = did_you_mean(name, self.among)
+            message = f"there is no container `{name[:100]}`{f': {hint}' if hint else ''}"
+            raise ExpressionError(self.name.position, self.name.source, message)
+        return self.among[name]
 
 
 class ResultSpec(Struct, frozen=True):
@@ -118,6 +136,17 @@ class Host(Struct, frozen=True):
     cwd: Template | None = None
     env: Mapping[str, Template] = field(default_factory=dict)
     container: Container | None = None
+    choice: ContainerChoice | None = None
+    """Set until a leg of a matrix chooses the container."""
+
+    def chosen(self, names: Mapping[str, object]) -> Host:
+        """Return it with the container that a leg's values name. Raises ExpressionError."""
+        return self if self.choice is None else replace(self, container=self.choice.container(names), choice=None)
+
+    @property
+    def containers(self) -> tuple[Container, ...]:
+        """All containers that it may run in."""
+        return tuple(self.choice.among.values()) if self.choice else (self.container,) if self.container else ()
 
     @property
     def command_line(self) -> str:
@@ -163,6 +192,13 @@ class Run(Struct, frozen=True):
     """True if it runs on beside the next steps, and ends with its group."""
     ready: Ready | None = None
     """The check that a background command is ready; None: it is at once."""
+
+    def in_leg(self, names: Mapping[str, object]) -> Run:
+        """Return it with the containers that a leg's values name. Raises ExpressionError."""
+        if not self.where.choice and not (self.fallback and self.fallback.choice):
+            return self
+        fallback = self.fallback.chosen(names) if self.fallback else None
+        return replace(self, where=self.where.chosen(names), fallback=fallback)
 
     @property
     def all_secrets(self) -> tuple[str, ...]:
@@ -253,7 +289,7 @@ class Step(Struct, frozen=True):
     """With `continue_on_error`: the exit codes after which alone the run continues; empty: after any end."""
     fails_as: str | None = None
     """The run's status when this step's failure ends the run; None: the outcome."""
-    matrix: Mapping[str, tuple[Scalar, ...]] = field(default_factory=dict)
+    matrix: Matrix | None = None
     matrix_parallel: int = 1
     services: Mapping[str, Service] = field(default_factory=dict)
     """The containers that live beside it, by name; each leg of a matrix has its own."""

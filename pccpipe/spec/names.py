@@ -7,8 +7,10 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from pccpipe.spec import elsewhere, habits
+from pccpipe.spec.matrix import Leg
 from pccpipe.spec.position import Position
 from pccpipe.spec.problem import did_you_mean
 
@@ -18,6 +20,7 @@ STEP_NAMES = (
     "failed",
     "exit_code",
     "result",
+    "results",
     "last_result",
     "answers",
     "output",
@@ -32,6 +35,9 @@ _LINES = 500
 
 class _AnyName(frozenset[str]):
     def __contains__(self, name: object) -> bool:
+        return True
+
+    def __bool__(self) -> bool:
         return True
 
 
@@ -56,6 +62,22 @@ class Declared(Struct, frozen=True):
     """All possible keys of a step's result, by the step's id, if its schema allows no others."""
 
 
+class MatrixNames(Struct, frozen=True):
+    """One matrix around a place: the names by which its legs differ, and the legs if they are known."""
+
+    telling: frozenset[str]
+    legs: tuple[Leg, ...] | None = None
+
+    @property
+    def names_of_legs(self) -> frozenset[str]:
+        """The names that its legs have; of unknown legs, those that tell them apart."""
+        return self.telling if self.legs is None else frozenset(name for leg in self.legs for name in leg)
+
+    def without(self, names: Collection[str]) -> MatrixNames:
+        """Return it without the names that an inner matrix has too."""
+        return replace(self, telling=self.telling - set(names))
+
+
 class Visible(Struct, frozen=True):
     """The names that exist at one place of the pipeline."""
 
@@ -63,9 +85,9 @@ class Visible(Struct, frozen=True):
     own: str | None = None
     """The id of the step itself. After its agent asked a person, its next turn sees the answers."""
     iteration: bool = False
-    matrix: tuple[str, ...] = ()
-    legs: frozenset[str] = frozenset()
-    """The names of the matrix that have several values."""
+    matrix: Collection[str] = ()
+    matrices: tuple[MatrixNames, ...] = ()
+    """Of the step and of the groups around it, the outermost first."""
     texts: frozenset[str] = frozenset()
     """The names of the matrix whose values are text."""
     target: bool = False
@@ -197,9 +219,12 @@ def _step_problems(rest: Sequence[str], visible: Visible, declared: Declared) ->
     if len(rest) > 1 and rest[1] not in STEP_NAMES:
         hint = elsewhere.attribute_hint(name, tuple(rest[1:])) or did_you_mean(rest[1], STEP_NAMES)
         yield f"a step has no `{rest[1]}`", hint
+    if rest[1:2] == ("results",) and name not in declared.matrices and declared.steps is not ANY_NAME:
+        yield f"`{name}` has no `results`: it has no matrix", f"read `steps.{name}.result`"
     if rest[1:2] in (("result",), ("last_result",)):
         if name in declared.matrices:
-            yield f"`{name}` has no result: each leg of its matrix has its own", "read the files of the legs"
+            hint = f"read `steps.{name}.results`: a list with the `result` of each leg"
+            yield f"`{name}` has no result: each leg of its matrix has its own", hint
         elif len(rest) > 2 and name in declared.result_keys and rest[2] not in declared.result_keys[name]:
             hint = did_you_mean(rest[2], declared.result_keys[name])
             yield f"the result of `{name}` has no `{rest[2]}`: its schema does not allow one", hint

@@ -209,7 +209,9 @@ def _bad_value(error: ValidationError, path: KeyPath) -> tuple[str, str]:
             types = wanted if isinstance(wanted, list) else [wanted]
             if value is None:
                 return f"{what} has no value", type_hint(value, types, path)
-            words = " or ".join(TYPES[kind] for kind in types)
+            words = " or ".join(
+                _EXPRESSION if kind == "string" and _is_expression(error) else TYPES[kind] for kind in types
+            )
             return f"{what} must be {words}, not {_shown(value)}", type_hint(value, types, path)
         case "enum" | "const":
             known = [
@@ -241,6 +243,14 @@ def _bad_value(error: ValidationError, path: KeyPath) -> tuple[str, str]:
             return f"invalid {what}: {_shown(value)}", hint
         case _:
             return f"invalid {what}: {_shown(value)}", ""
+
+
+_EXPRESSION = "one ${{ expression }}"
+
+
+def _is_expression(error: ValidationError) -> bool:
+    """Say whether the only text that the schema accepts is an expression."""
+    return str(cast("dict[str, object]", error.schema).get("pattern", "")).startswith(r"^\s*\$\{\{")
 
 
 def _thing(path: KeyPath) -> str:

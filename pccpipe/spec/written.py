@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import TypeAlias
 
 from pccpipe.spec.data import listed, mapping
+from pccpipe.spec.matrix import PARTS
 from pccpipe.spec.position import KeyPath
 from pccpipe.spec.source import Source
 from pccpipe.values import Json
 
+_Slot: TypeAlias = "tuple[KeyPath, list[Json] | dict[str, Json], int | str]"
+"""A value: its path, and the list or mapping that holds it by that key."""
 _STEPS = ("steps", "always", "parallel", "before", "after")
 
 
@@ -18,11 +22,32 @@ def keep_texts(source: Source) -> None:
         for name, value in variables.items():
             variables[name] = _text(source, (*path, name), value)
     for path, matrix in _matrices(source.data, ()):
-        for name, values in matrix.items():
-            if isinstance(values, list):
-                texts = [_text(source, (*path, name, index), value) for index, value in enumerate(values)]
-                if not all(_is_canonical(value, text) for value, text in zip(values, texts, strict=True)):
-                    matrix[name] = texts
+        _keep_of_matrix(source, path, matrix)
+    for name, spec in mapping(mapping(source.data).get("inputs")).items():
+        if isinstance(values := mapping(spec).get("default"), list):
+            _keep_all(source, [(("inputs", name, "default", index), values, index) for index in range(len(values))])
+
+
+def _keep_of_matrix(source: Source, path: KeyPath, matrix: dict[str, Json]) -> None:
+    """Make texts of all values of a name, those under `include:` and `exclude:` too."""
+    slots: dict[str, list[_Slot]] = {}
+    for name, values in matrix.items():
+        for index, value in enumerate(listed(values)):
+            if name not in PARTS:
+                slots.setdefault(name, []).append(((*path, name, index), listed(values), index))
+            for key in mapping(value) if name in PARTS else ():
+                slots.setdefault(key, []).append(((*path, name, index, key), mapping(value), key))
+    for each in slots.values():
+        _keep_all(source, each)
+
+
+def _keep_all(source: Source, slots: Sequence[_Slot]) -> None:
+    """Make texts of values if one of them must be text."""
+    texts = [_text(source, path, data[key]) for path, data, key in slots]  # type: ignore[index]
+    values = [data[key] for _, data, key in slots]  # type: ignore[index]
+    if not all(_is_canonical(value, text) for value, text in zip(values, texts, strict=True)):
+        for (_, data, key), text in zip(slots, texts, strict=True):
+            data[key] = text  # type: ignore[index]
 
 
 def _text(source: Source, path: KeyPath, value: Json) -> Json:

@@ -13,6 +13,7 @@ from pccpipe.executor.actions import kind_of
 from pccpipe.outcome import Place
 from pccpipe.spec import jinja
 from pccpipe.spec.agent_task import AgentTask
+from pccpipe.spec.matrix import described
 from pccpipe.spec.model import Build, Diff, Download, Host, Parallel, Pipeline, Remove, Repeat, Run, Step, Upload, Value
 from pccpipe.views.text import harmless_line
 from pccpipe.views.words import with_codes
@@ -148,6 +149,8 @@ def _place(where: Host) -> str:
         case Place.VM:
             return "on the VM"
         case Place.CONTAINER:
+            if where.choice:
+                return f"in the container {where.choice.name.source}"
             assert where.container
             return f"in a container of {where.container.image.source}"
 
@@ -172,7 +175,7 @@ def _rules(step: Step) -> Iterator[str]:
     if step.condition:
         yield f"if {jinja.bare(step.condition.source)}"
     if step.matrix:
-        yield "; ".join(f"{name}: {', '.join(map(str, values))}" for name, values in step.matrix.items())
+        yield described(step.matrix)
     if step.timeout:
         yield f"at most {limit(step.timeout.known) if step.timeout.known is not None else _value(step.timeout)}"
     if step.retry.attempts > 1:

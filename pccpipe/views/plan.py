@@ -138,8 +138,9 @@ def _place(way: Way, asked: Place | None) -> str:
         case Place.VM:
             return f"on the VM {way.host}{led}"
         case Place.CONTAINER:
-            assert way.container
             at = "this machine" if way.host == "localhost" else f"the VM {way.host}"
+            if way.container is None:
+                return f"in the container {way.choice} on {at}{led}"
             settings = way.container.settings
             egress = way.container.written.egress
             out = f" but for {', '.join(egress)}" if egress else ""

@@ -51,7 +51,7 @@ def test_without_arguments_it_names_the_two_most_useful_commands(folder: Folder)
         (["run"], "PIPELINE"),
         (["run", "none.yaml"], "there is no file none.yaml"),
         (["run", "p.yaml", "--input", "x"], "--input 'x' is not NAME=VALUE"),
-        (["run", "p.yaml", "--input", "x=1", "--input", "x=2"], "--input x is given twice"),
+        (["run", "p.yaml", "--input", "greeting=a", "--input", "greeting=b"], "the input `greeting` is given twice"),
         (["run", "p.yaml", "--input", "gretting=x"], "did you mean `greeting`?"),
         (["run", "p.yaml", "--run-id", "a/b"], "invalid run id 'a/b'"),
         (["run", "p.yaml", "--run-id", "../x"], "invalid run id '../x'"),

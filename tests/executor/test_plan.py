@@ -14,6 +14,7 @@ from pccpipe.outcome import IsolationMode, Place
 from pccpipe.spec.inputs import resolve_inputs
 from pccpipe.spec.load import load_pipeline
 from pccpipe.spec.project_model import Project, Vm
+from pccpipe.values import Json
 from pccpipe.views.plan import plan_json, plan_text
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,7 +31,7 @@ def planned(tmp_path: Path) -> Planned:
         *,
         fallback_allowed: bool = True,
         environ: Mapping[str, str] = {"SET": "x"},
-        **inputs: str,
+        **inputs: Json,
     ) -> Plan:
         path = tmp_path / "pipeline.yaml"
         path.write_text("version: 1\nname: test\n" + textwrap.dedent(text))
@@ -127,6 +128,47 @@ def test_the_plan_has_each_leg_of_a_matrix_and_one_round(planned: Planned) -> No
     ]
     assert [way.command for step in plan.steps for way in step.ways] == ["test 1", "test 2", "echo ${{ iteration }}"]
     assert plan.steps[3].does == "at most 4 rounds, until steps.inner.succeeded"
+
+
+def test_the_plan_has_the_legs_that_inputs_give_and_says_which_values_a_run_will_give(planned: Planned) -> None:
+    plan = planned(
+        """
+        inputs: {n: {type: list, default: [1, 2]}}
+        containers: {a: {image: "x:${{ matrix.n }}"}, b: {image: y}}
+        steps:
+          - {id: known, matrix: {n: "${{ inputs.n }}", box: [a], include: [{n: 2, box: b}]}, run: "x ${{ matrix.n }}"}
+          - {id: none, matrix: {n: "${{ inputs.n | reject('number') | list }}"}, run: x}
+          - {id: plan, run: x, result: {path: plan.json}}
+          - id: unknown
+            matrix: {n: "${{ steps.plan.result.n }}", box: [a, b], exclude: [{box: b}]}
+            max_parallel: 2
+            container: ${{ matrix.box }}
+            run: x ${{ matrix.n }}
+        """
+    )
+    assert [step.path for step in plan.steps] == [
+        *("known", "known[n=1,box=a]", "known[n=2,box=a]", "known[n=2,box=b]"),
+        *("none", "plan", "unknown", "unknown[...]"),
+    ]
+    assert plan.steps[4].does == "no legs: it will be skipped"
+    each = "a leg for n: each of steps.plan.result.n; box: a, b; excluded: box b; at most 2 at once"
+    assert plan.steps[6].does == each
+    assert plan.steps[7].ways[0].command == "x ${{ matrix.n }}"
+    assert plan.steps[7].ways[0].choice == "${{ matrix.box }}"
+    assert "in the container ${{ matrix.box }} on the VM" in "\n".join(plan_text(plan))
+    assert plan.warnings == ()
+
+
+def test_the_plan_says_what_is_wrong_with_the_legs_that_inputs_give(planned: Planned) -> None:
+    plan = planned(
+        """
+        inputs: {n: {type: list}}
+        containers: {a: {image: x}}
+        steps: [{id: unit, matrix: {n: "${{ inputs.n }}"}, container: "${{ matrix.n }}", run: x}]
+        """,
+        n=["b"],
+    )
+    assert "there is no container `b`" in "".join(plan.warnings)
 
 
 def test_an_expression_that_will_fail_is_a_warning(planned: Planned) -> None:

@@ -54,6 +54,13 @@ def approving(command: Command) -> Play:
     return Play(files={"result.json": b'{"status": "%s"}' % status})
 
 
+def planning(command: Command) -> Play:
+    if command.step == "plan":
+        return Play(files={"plan.json": b'{"nodes": ["a].b[c", 20], "none": []}'})
+    failed = command.step.startswith("unit[node=20")
+    return Play(exit=Exit(3 if failed else 0), files={"20.json": b"20", "22.json": b"22", "a].b[c.json": b'{"x": 1}'})
+
+
 RUNS: dict[str, tuple[str, Script]] = {
     "sequence": (
         """
@@ -110,6 +117,26 @@ RUNS: dict[str, tuple[str, Script]] = {
     "matrix": (
         "steps: [{id: unit, matrix: {node: [18, 20]}, run: 'x ${{ matrix.node }}'}, {id: b, run: x}]",
         failing(),
+    ),
+    "matrix of a result": (
+        """
+        steps:
+          - {id: plan, run: x, result: {path: plan.json}}
+          - id: unit
+            matrix: {node: "${{ steps.plan.result.nodes }}", include: [{node: 22, extra: y}]}
+            max_parallel: 2
+            run: 'x ${{ matrix.node }} ${{ matrix.extra }}'
+            result: {path: "unit/${{ matrix.node }}.json"}
+            continue_on_error: true
+          - {id: empty, matrix: "${{ steps.plan.result.none }}", run: x}
+          - {id: wrong, matrix: "${{ steps.plan.result.nodes[0] }}", run: x, continue_on_error: true}
+          - id: rounds
+            matrix: {node: "${{ steps.plan.result.nodes }}"}
+            repeat: {max: 2}
+            steps: [{id: inner, run: 'x ${{ matrix.node }}'}]
+          - {id: b, run: 'x ${{ steps.unit.results | tojson }} ${{ steps.empty.outcome }} ${{ steps.rounds.results }}'}
+        """,
+        planning,
     ),
     "parallel": (
         """

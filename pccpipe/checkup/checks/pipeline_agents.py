@@ -26,9 +26,10 @@ def agents_of(pipeline: Pipeline) -> tuple[AgentInImage, ...]:
     """Return each agent with each image that a step runs it in; an image with an expression is left out."""
     found: dict[tuple[str, str], AgentInImage] = {}
     for step in pipeline.all_steps():
-        if isinstance(step.body, Run) and step.body.agent and (box := step.body.where.container) and box.image.is_plain:
-            for agent in step.body.agent.agents:
-                found[agent.name, box.image.source] = AgentInImage(agent.description, box.image.source)
+        if isinstance(step.body, Run) and step.body.agent:
+            for box in step.body.where.containers:
+                for agent in step.body.agent.agents if box.image.is_plain else ():
+                    found[agent.name, box.image.source] = AgentInImage(agent.description, box.image.source)
     return tuple(found.values())
 
 
