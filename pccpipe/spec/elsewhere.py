@@ -164,9 +164,9 @@ def value_hint(path: KeyPath, value: object) -> str:
         case (_, "run"), list():
             return "write `run: |`, and below it one command a line"
         case (_, "services"), [str(image), *_]:
-            return f"write {{{_name_of(image)}: {{image: {image}}}}}"
+            return f"write {{{_name_of(image)}: {{image: {_short(image)}}}}}"
         case ("services", _), str(image):
-            return f"write {{image: {image}}}"
+            return f"write {{image: {_short(image)}}}"
         case ("ports", int()), str(ports) if ":" in ports:
             return f"write the service's own port: {ports.rpartition(':')[2]}; pccpipe chooses one for this machine"
         case (_, "parallel"), {"matrix": _}:
@@ -176,19 +176,26 @@ def value_hint(path: KeyPath, value: object) -> str:
         case (_, "matrix"), list():
             return "write {NAME: [VALUE, VALUE]}"
         case (_, "ready"), str(command):
-            return f"write {{run: {command}}}"
+            return f"write {{run: {_short(command)}}}"
         case _:
             return ""
 
 
 def image_hint(name: str) -> str:
     """Return how to declare an image that stands where the name of a container belongs; empty for other names."""
-    return f"declare it: `containers: {{{_name_of(name)}: {{image: {name}}}}}`" if re.search("[:/]", name) else ""
+    return (
+        f"declare it: `containers: {{{_name_of(name)}: {{image: {_short(name)}}}}}`" if re.search("[:/]", name) else ""
+    )
 
 
 def _name_of(image: str) -> str:
     words = re.sub(r"[^a-z0-9]+", "_", re.split("[:@]", image.rpartition("/")[2])[0].lower()).strip("_")
-    return words if words[:1].isalpha() else "box"
+    return words[:40] if words[:1].isalpha() else "box"
+
+
+def _short(text: str) -> str:
+    """Return a value to show in a hint; a long one, or one of several lines, only by three dots."""
+    return text if len(text) <= 80 and text.isprintable() else "..."
 
 
 def foreign_file(data: object) -> tuple[KeyPath, str] | None:
@@ -316,8 +323,8 @@ def of_variable(name: str) -> str:
             return f"declare an input under `inputs:`, and write ${{{{ inputs.{known} }}}}"
 
 
-_VARIABLE = re.compile(r"\$(?:\{(?P<braced>(?:GITHUB|CI)_[A-Z_]+)\}|(?P<plain>(?:GITHUB|CI)_[A-Z_]+)\b)")
-_SETS = re.compile(r"\b((?:GITHUB|CI)_[A-Z_]+)\b[\"']?[ \t]*[:=]")
+_VARIABLE = re.compile(r"\$(?:\{(?P<braced>(?:GITHUB|CI)_[A-Z_]{1,80})\}|(?P<plain>(?:GITHUB|CI)_[A-Z_]{1,80})\b)")
+_SETS = re.compile(r"\b((?:GITHUB|CI)_[A-Z_]{1,80})\b[\"']?[ \t]*[:=]")
 _QUOTED_HERE = re.compile(r"<<-?[ \t]*['\"\\]")
 
 
@@ -339,7 +346,7 @@ def _own_variables(lines: tuple[str, ...]) -> frozenset[str]:
 
 
 _OURS = r"(?:(?:inputs|steps|matrix|secrets)\s*[.\[]|run\.(?:id|status|outcome|folder)\b)"
-_BRACES = re.compile(rf"(?<!\$)\{{\{{-?\s*(?P<inner>{_OURS}[^{{}}]*?)\s*-?\}}\}}")
+_BRACES = re.compile(rf"(?<!\$)\{{\{{-?\s*(?P<inner>{_OURS}[^{{}}]{{0,200}})\}}\}}")
 _BLOCK = re.compile(rf"\{{%-?\s*(?:if|elif|for|set)\b[^%]*\b{_OURS}")
 _OUR_BLOCK = re.compile(rf"<%-?\s*(?:if|elif|for|set)\b[^%]*\b{_OURS}")
 _NO_BLOCKS = "blocks are for template files; here write ${{ A if CONDITION else B }}"
@@ -353,7 +360,7 @@ def of_text(text: str, *, blocks: bool) -> Iterator[tuple[str, str, str]]:
         blocks: True in template files, where `<% %>` is a block.
     """
     if found := _BRACES.search(text):
-        inner = found["inner"]
+        inner = found["inner"].rstrip(" -\t\n")
         hint = _SECRET if inner.startswith("secrets") else f"write ${{{{ {inner} }}}}"
         yield f"`{{{{ {inner} }}}}` is plain text here", hint, _first_line(found[0])
     if found := _BLOCK.search(text):
