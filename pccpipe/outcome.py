@@ -89,6 +89,8 @@ class Code(StrEnum):
     """In the last round of a `repeat`, a step failed after which the round goes on, such as the tests."""
     CHANGES_REQUESTED = "changes_requested"
     """In the last round of a `repeat`, no step failed, and a result did not meet its condition: a reviewer said no."""
+    NOT_READY = "not_ready"
+    """A background command, or a service, was not ready in time, or ended before it was."""
     OUTPUT_LOST = "output_lost"
     """Some of the step's output was lost, or may be: its machine could not store it."""
 

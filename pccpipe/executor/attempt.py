@@ -18,6 +18,7 @@ from pccpipe.executor.context import LeftOpen, RunContext, StepOutcome, halted
 from pccpipe.executor.conversation import Conversation, conversation_of
 from pccpipe.executor.follow import follow
 from pccpipe.executor.judge import judge
+from pccpipe.executor.ready_check import until_ready
 from pccpipe.executor.repair import Repair, with_repair
 from pccpipe.executor.result import result_target
 from pccpipe.executor.run_step import RunStep
@@ -98,6 +99,7 @@ class Attempt(Struct):
         if begun is None:
             return StepOutcome(Outcome.CANCELLED, message=self.context.cancel.message)
         running, log = begun
+        background = self.step.position.background
         agent = agent_output(self.step, running, log)
         ended, exit_ = self._to_its_end(running, log, agent)
         ended = self._explained(ended, log)
@@ -115,6 +117,7 @@ class Attempt(Struct):
             log_dropped=log.dropped,
             session=self.kept,
             agent=agent.report() if agent else None,
+            with_group=bool(background and background.ended_with_group),
         )
         # The target keeps its copy of the output until the outcome is on disk.
         # A command whose machine was away is stopped at the end of the run.
@@ -139,11 +142,11 @@ class Attempt(Struct):
     ) -> tuple[StepOutcome, Exit | None]:
         """Follow the command to its end, and judge that."""
         try:
-            gives_sign = None if self.place is Place.LOCAL else lambda: self.context.targets.gives_sign(self.place)
+            gives_sign = None if self.place is Place.LOCAL else self._gives_sign
             watch = CommandWatch(self.step, self.number, self.secrets, running) if self.step.body.agent else None
-            followed = follow(
-                self.context, self.path, running, log, self.step.position.deadline, gives_sign, agent, watch
-            )
+            deadline = self.step.position.deadline
+            with until_ready(self, log):
+                followed = follow(self.context, self.path, running, log, deadline, gives_sign, agent, watch)
             ended = judge(self.step, running, followed, self.place, log, agent)
             self._leave_open(ended.outcome, ended.reason)
             if self.conversation and agent:
@@ -164,6 +167,17 @@ class Attempt(Struct):
             self.context.logs.settle(log)
             self.secrets.close()
         return ended, followed.exit
+
+    def _gives_sign(self) -> bool:
+        """Say whether the command's machine answers, or is waited for because the run goes on after the command."""
+        background = self.step.position.background
+        return bool(background and background.is_awaited) or self.context.targets.gives_sign(self.place)
+
+    def begun_beside(self, command: Command) -> Running:
+        """Begin another command at the same place, or find it if an earlier process of the run began it."""
+        target = self._opened()
+        found = None if self.context.replay.is_empty else target.find(command)
+        return found or target.start(command)
 
     def _explained(self, ended: StepOutcome, log: CommandLog) -> StepOutcome:
         """Return the outcome with its cause, where that lies outside of the command."""

@@ -39,7 +39,7 @@ def make_command(
     where: Host,
     place: Place,
     serial: int,
-    secrets: StepSecrets,
+    secrets: StepSecrets | None,
 ) -> Command:
     """Make the command that runs `body` at `place` as `where` says. Raises ExpressionError, UsageError.
 
@@ -61,9 +61,9 @@ def make_command(
         shell=where.command_line,
         cwd=where.cwd.render(names) if where.cwd else ".",
         env=git | {name: template.render(names) for name, template in templates.items()},
-        secrets=secrets.values,
-        is_proxied=secrets.is_proxied,
-        way_out=secrets.way_out,
+        secrets=secrets.values if secrets else {},
+        is_proxied=bool(secrets and secrets.is_proxied),
+        way_out=secrets.way_out if secrets else "",
         files=_contents(context, body, names),
         wants_out=body.result is not None,
         limit=left + context.project.lost_after + STOP_MARGIN,

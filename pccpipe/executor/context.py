@@ -12,6 +12,7 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from pccpipe.cancel import Cancel, Deadline, Halt
+from pccpipe.executor.background import Background, Backgrounds
 from pccpipe.executor.exposure import Exposure
 from pccpipe.executor.input_request import InputState
 from pccpipe.executor.replay import Replay, Turn
@@ -144,6 +145,7 @@ class RunContext(Struct, frozen=True):
     room: Room = field(default_factory=Room)
     readable: AllowedFolders = AllowedFolders(None)
     """The files of this machine that the pipeline may name."""
+    backgrounds: Backgrounds = field(default_factory=Backgrounds)
     prices: Prices | None = None
     """Of models; None: those that come with pccpipe."""
     accepted_fallbacks: frozenset[str] = frozenset()
@@ -211,6 +213,10 @@ class WalkPosition(Struct, frozen=True):
     always: bool = False
     in_round: bool = False
     """Inside of a `repeat`, an agent that got an answer has its next turn in the next round."""
+    background: Background | None = None
+    """The turn of the step itself, if its command runs in the background."""
+    beside: tuple[str, ...] = ()
+    """The paths of the background commands of the groups around."""
     forged: tuple[str, ...] = ()
     """The ids of the steps whose unattested results the conditions or matrices of the groups around read."""
     legs: int = 1

@@ -10,6 +10,7 @@ from pccpipe import limits
 from pccpipe.cancel import Halt, unless_halted
 from pccpipe.errors import Halted, Lost, ResultError, Unavailable
 from pccpipe.executor.agent_output import AgentOutput
+from pccpipe.executor.background import NOT_READY, WITH_GROUP
 from pccpipe.executor.context import StepOutcome
 from pccpipe.executor.follow import FollowedResult
 from pccpipe.executor.result import masked_result, parse_result, result_target, shorten
@@ -57,15 +58,19 @@ def judge(
         step.context.journal.append(Warned(words, step.path))
     code = Code.OUTPUT_LOST if exit_.output_lost else None
     ended = StepOutcome(Outcome.FAILED, exit_code=exit_.code, code=code, message=_describe_exit(exit_), logs=logs)
-    if followed.cancelled:
-        ended = replace(ended, outcome=Outcome.CANCELLED, message=step.context.cancel.message)
+    if followed.cancelled and not (step.body.background and exit_.was_over):
+        ended = _stopped(step, ended)
     elif followed.timed_out or exit_.timed_out:
         ended = replace(ended, outcome=Outcome.TIMED_OUT, message=followed.message or "its time limit has passed")
     elif followed.is_limited:
         # Also if its last call went well, while it was stopped.
         ended = replace(ended, code=Code.MODEL_LIMITED, message=followed.message)
+    elif step.position.background and not step.position.background.is_ready:
+        message = f"it ended before it was ready: {ended.message}"
+        ended = replace(ended, code=Code.NOT_READY, message=message)
     elif exit_.code == 0:
-        ended = replace(ended, outcome=Outcome.SUCCEEDED, message="")
+        message = "it ended by itself, before its group" if step.body.background else ""
+        ended = replace(ended, outcome=Outcome.SUCCEEDED, message=message)
     elif step.body.agent and exit_.code == NOT_FOUND:
         # A shell says the same of a program and of the step's folder.
         no_folder = "the workspace has no such folder as its `cwd:`, or " if step.body.where.cwd else ""
@@ -76,6 +81,17 @@ def judge(
     if step.body.result:
         return _with_result(step, ended, running, step.body.result, place, agent)
     return ended
+
+
+def _stopped(step: RunStep, ended: StepOutcome) -> StepOutcome:
+    """Return the outcome of a command that was stopped before its time limit."""
+    background, cancel = step.position.background, step.context.cancel
+    if background and cancel.by == NOT_READY:
+        return replace(ended, code=Code.NOT_READY, message=background.words)
+    if background and cancel.by == WITH_GROUP and not step.context.targets.fenced:
+        background.ended_with_group = True
+        return replace(ended, outcome=Outcome.SUCCEEDED, message="ended with its group")
+    return replace(ended, outcome=Outcome.CANCELLED, message=cancel.message)
 
 
 def replayed(step: RunStep, started: CommandStarted, over: CommandEnded, place: Place) -> StepOutcome:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
-from collections.abc import Iterable
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
 from typing import TypeAlias, TypeVar, assert_never
 
 from msgspec import Struct, field
@@ -23,6 +23,7 @@ from pccpipe.outcome import Code, Outcome, Place
 from pccpipe.record.agent_events import AgentChanged, ModelLimited, ModelUsed, RepairAsked, SessionKept, StepWaiting
 from pccpipe.record.events import (
     ActionDone,
+    BackgroundReady,
     CommandEnded,
     CommandStarted,
     Event,
@@ -51,7 +52,7 @@ from pccpipe.record.step_path import parent, rounds_left_out
 from pccpipe.values import Json
 
 _NEVER_BEGAN = (TargetUnavailable, StepRetrying, StepDowngraded, MayHaveBegun)
-_OF_TURN = (TargetUnavailable, StepDowngraded, CommandEnded, RepairAsked, AgentChanged, StepWaiting)
+_OF_TURN = (TargetUnavailable, StepDowngraded, CommandEnded, BackgroundReady, RepairAsked, AgentChanged, StepWaiting)
 """Events that a turn consumes in their order, as others do whose replay needs more than that."""
 LEAST_TIME = 10.0
 """Seconds that a step has at least after a resume, to read the end of a command that is already over."""
@@ -86,6 +87,8 @@ class Turn(Struct):
     """The time of each next attempt, in seconds since the epoch."""
     is_past: bool = False
     """The group around it continued with its next attempt, or its next round."""
+    epoch: int = 0
+    """The number of attempts and rounds that the groups around it had when it began."""
 
     def peek(self, kind: type[H]) -> H | None:
         """Return the next recorded event if it is of that kind; it stays."""
@@ -114,6 +117,23 @@ class Turn(Struct):
         self.is_reopened = isinstance(last, CommandEnded) and last.outcome is Outcome.UNAVAILABLE
         if began and not any(isinstance(recorded, CommandStarted) for recorded in self.recorded):
             self.began_at = None
+
+    @property
+    def is_background(self) -> bool:
+        first = self.peek(StepStarted)
+        return bool(first and first.background)
+
+    @property
+    def is_always(self) -> bool:
+        first = self.peek(StepStarted)
+        return bool(first and first.always)
+
+    @property
+    def ended_with_group(self) -> bool:
+        """Say whether it is of a background command that pccpipe ended with its group."""
+        if not self.is_background or self.ended is None:
+            return False
+        return any(over.with_group for over in self.all_of(CommandEnded)[-1:])
 
     @property
     def attempts(self) -> int:
@@ -153,6 +173,8 @@ class Replay:
         self._waiting_since: float | None = None
         self._uploading: set[str] = set()
         """Uploads that may or may not have reached the VM."""
+        self._continued: Counter[str] = Counter()
+        """The attempts and rounds of each group so far."""
         self._raised: dict[str, Raised] = {}
         self._model_used: dict[int, tuple[Turn, ModelUsed]] = {}
         for event in events:
@@ -172,6 +194,12 @@ class Replay:
         """Say whether the record has a turn of the step that was not handed out."""
         with self._lock:
             return bool(self._turns.get(path))
+
+    def coming(self, path: str) -> Turn | None:
+        """Return the turn of the step that comes next in the record; None if it has no more."""
+        with self._lock:
+            turns = self._turns.get(path)
+            return turns[0] if turns else None
 
     def next_turn(self, path: str) -> Turn:
         """Return the next turn of the step: the recorded one, or a new one."""
@@ -284,6 +312,7 @@ class Replay:
             self.used.add(Place.VM)
         if self.exposure.is_exposed and self.always is None:
             self._reopen()  # the earlier process may have been killed just before it stopped the run
+        self._reopen_backgrounds()
         self._shift_by_wait(at)
 
     def _shift_by_wait(self, until: float) -> None:
@@ -303,6 +332,17 @@ class Replay:
         for path in stopped:
             self._turns[path][-1].reopen()
 
+    def _reopen_backgrounds(self) -> None:
+        """Reopen each background command that ended with its group although the group goes on: it begins again."""
+        last = {path: turns[-1] for path, turns in self._turns.items()}
+        ended = {path: turn for path, turn in last.items() if turn.ended_with_group}
+        if not ended:
+            return
+        going_on = {(parent(path), turn.epoch, turn.is_always) for path, turn in last.items() if _goes_on(turn)}
+        for path, turn in ended.items():
+            if (parent(path), turn.epoch, turn.is_always) in going_on:
+                turn.ended, turn.is_reopened = None, True
+
     def _may_reopen(self, path: str, turn: Turn) -> bool:
         ended = turn.ended
         if not ended or ended.outcome is not Outcome.UNAVAILABLE or ended.ignored or turn.is_past:
@@ -321,13 +361,27 @@ class Replay:
         for path, turns in self._turns.items():
             if path.startswith((f"{group}.", f"{group}[")) and turns[-1].ended:
                 turns[-1].is_past = True
+        self._continued[group] += 1
 
     def _open(self, step: str) -> Turn:
         """Return the turn that has not ended, or add one."""
         turns = self._turns.setdefault(step, deque())
         if not turns or turns[-1].ended:
-            turns.append(Turn())
+            turns.append(Turn(epoch=sum(self._continued[around] for around in _around(step))))
         return turns[-1]
+
+
+def _goes_on(turn: Turn) -> bool:
+    """Say whether a step beside background commands has not ended, or waits for a person's answer."""
+    return not turn.is_background and not turn.is_past and (turn.ended is None or turn.is_input_requested)
+
+
+def _around(path: str) -> Iterator[str]:
+    """Yield the paths of the groups around a step."""
+    above = parent(path)
+    while above is not None:
+        yield above
+        above = parent(above)
 
 
 def deadline_since(began_at: float | None, seconds: float, owner: str) -> Deadline:

@@ -70,6 +70,12 @@ class RunStep(Struct):
         return is_agent(self.context.pipeline, self.body)
 
     @property
+    def has_account(self) -> bool:
+        """Say whether the VM has an account of its own for the code of steps."""
+        project = self.context.project
+        return project.isolation_mode is IsolationMode.VM and project.vm is not None and bool(project.vm.run_as)
+
+    @property
     def forged_reads(self) -> tuple[str, ...]:
         """Return the ids of the steps whose results it reads and a command on the VM could have forged."""
         return unattested_reads(self.position.scope, self.context.pipeline, self.spec, self.body)

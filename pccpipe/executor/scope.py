@@ -51,10 +51,13 @@ class StepView(Struct, frozen=True):
     """A command on the VM could have forged the result."""
     read_log: Callable[[str], str] | None = None
     """Reads the end of `output`, `stdout` or `stderr` from the log; None if no command ran."""
+    is_running: bool = False
+    """Its command runs in the background."""
 
     @property
     def outcome(self) -> str:
-        return self._ended.outcome.value if self._ended else "not_run"
+        unended = "running" if self.is_running else "not_run"
+        return self._ended.outcome.value if self._ended else unended
 
     @property
     def exit_code(self) -> int | None:

@@ -18,6 +18,11 @@ LAST_KNOWN = "the VM's copy of the workspace is unreachable: the step uses the l
 CHOOSE_ENGINE = "`isolation_mode: container` in the project file runs it on this machine's engine, `vm` on the VM's"
 RUN_AS = "give the VM's workspace code an account: `vm: {run_as: ...}`"
 
+ALONE = (
+    "the project's `run_as` keeps the two apart: put the background command and the steps `on: vm` that use it into a "
+    "group of their own"
+)
+
 
 def check_place(step: RunStep, place: Place) -> None:
     """Raise `Unavailable` if the step may not begin at `place`, whether or not the place is available."""
@@ -26,6 +31,8 @@ def check_place(step: RunStep, place: Place) -> None:
         raise Unavailable(Reason.ENGINE_MISSING, refused, CHOOSE_ENGINE)
     if place is not step.first[0] and (unavailable := step.refuse_fallback(place)):
         raise unavailable
+    if place is Place.CONTAINER and step.has_account and (running := _beside_on_vm(step)):
+        raise ActionError(f"{running} runs on the VM in the background: no container step runs beside it there", ALONE)
     if not body.isolation_required:
         return
     forged = list(dict.fromkeys((*unattested_gates(step.position), *step.forged_reads)))
@@ -34,6 +41,11 @@ def check_place(step: RunStep, place: Place) -> None:
     if forged:
         words = f"`isolation: required`, and a command on the VM could forge the result of {', '.join(forged)}"
         raise Unavailable(Reason.UNATTESTED, words, RUN_AS)
+
+
+def _beside_on_vm(step: RunStep) -> str:
+    """Name a background command that the step would wait for in vain: it ends after the step."""
+    return next((path for path in step.position.beside if path in step.context.backgrounds.at(Place.VM)), "")
 
 
 def prepare_workspace(step: RunStep, place: Place) -> None:

@@ -22,8 +22,10 @@ from pccpipe.executor.replay import Turn
 from pccpipe.executor.retry import with_retries
 from pccpipe.executor.run_step import RunStep
 from pccpipe.executor.secrets import StepSecrets, step_secrets
+from pccpipe.executor.turn_end import running_view
 from pccpipe.outcome import MAY_FALL_BACK, Code, Outcome, Place
 from pccpipe.record.events import (
+    BackgroundReady,
     CommandEnded,
     CommandStarted,
     InputAsked,
@@ -94,16 +96,21 @@ def _command(step: RunStep, number: int, place: Place, where: Host, repair: Repa
     if retrying := turn.peek(StepRetrying):
         return StepOutcome(retrying.after)
     started = turn.consume(CommandStarted)
+    was_ready = turn.consume(BackgroundReady) is not None
     in_doubt, step.is_replay = step.is_replay and started is None, False
     if started and (over := turn.consume(CommandEnded)):
         step.is_replay = True
         question = turn.consume(InputAsked)
-        if _has_another_command(step):
+        if _has_another_command(step, over):
             return _command(step, number, place, where, repair)
         ended = replayed(step, started, over, place)
         if question and not context.cancel.requested:
             return wants_budget(ended, question)
         return _asking(step, ended)
+    if started and was_ready and step.position.background:
+        views, logs = step.position.scope.steps, (context.run_dir / started.stdout, context.run_dir / started.stderr)
+        views[step.spec.id] = running_view(*logs, views[step.spec.id])
+        step.position.background.ready()
     in_doubt = in_doubt and place is not Place.LOCAL and (may_have_begun or not _is_recorded_before(step, place))
     try:
         step.budget = budget = step.budget or _budget_of(step)
@@ -111,8 +118,11 @@ def _command(step: RunStep, number: int, place: Place, where: Host, repair: Repa
     except PccpipeError as error:
         return StepOutcome(Outcome.FAILED, message=str(error))
     attempt = Attempt(step, number, place, where, serial, secrets, in_doubt, may_have_begun, repair)
+    counted: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+    if step.body.background:
+        counted = context.backgrounds.one(step.path, place, is_running=started is not None)
     try:
-        with contextlib.closing(secrets):
+        with contextlib.closing(secrets), counted:
             ended = attempt.run(started)
             if ended.code is not Code.MODEL_LIMITED:
                 # Its agent got over it: the attempt's next command has not met it.
@@ -127,9 +137,13 @@ def _is_recorded_before(step: RunStep, place: Place) -> bool:
     return step.context.replay.tells_agents and (place is Place.CONTAINER or step.is_agent)
 
 
-def _has_another_command(step: RunStep) -> bool:
+def _has_another_command(step: RunStep, over: CommandEnded) -> bool:
     """Say whether an attempt whose command is over has another one, since its place became unusable."""
     turn = step.turn
+    if step.body.background and over.outcome is Outcome.CANCELLED and not step.context.cancel.requested:
+        # Another run took over the VM, so the group around it goes on.
+        step.is_replay = bool(turn.recorded)
+        return True
     if turn.consume(InputGiven):
         step.is_replay = bool(turn.recorded)
         return True

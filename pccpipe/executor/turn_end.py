@@ -46,7 +46,9 @@ def end_turn(
     if ended.input is InputState.WANTED:
         return ended  # the group around it has not ended
     fenced = context.targets.fenced
-    if fenced and not turn.ended and ended.outcome in {Outcome.UNAVAILABLE, Outcome.LOST}:
+    # Of a fenced run, the process that resumes it begins a background command again with the steps beside it.
+    left = ended.outcome in {Outcome.UNAVAILABLE, Outcome.LOST} or position.background is not None
+    if fenced and not turn.ended and left:
         raise LeftOpen(fenced)
     ignored = ended.outcome not in PASSING and goes_on(context, step, ended)
     if ended.outcome is Outcome.FAILED and not ignored and step.continue_exit_codes and not (step.matrix or turn.ended):
@@ -147,6 +149,11 @@ def _leg_view(leg: LegEnd) -> Result:
         exit_code=ended.exit_code if ended else None,
         result=_result(ended) if ended else NoResult(),
     )
+
+
+def running_view(stdout: Path, stderr: Path, before: StepView) -> StepView:
+    """Return the view of a background command that runs, which expressions of the next steps see."""
+    return replace(before, _ended=None, is_running=True, read_log=lambda which: _log_end((stdout, stderr), which))
 
 
 def _log_end(logs: tuple[Path, Path], which: str) -> str:

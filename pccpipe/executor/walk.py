@@ -15,6 +15,7 @@ from pccpipe.errors import PccpipeError
 from pccpipe.executor.actions import kind_of, run_action
 from pccpipe.executor.attestation import unattested_condition, unattested_matrix
 from pccpipe.executor.beside import Job, run_beside
+from pccpipe.executor.companions import Companions, companions, is_background
 from pccpipe.executor.context import ALWAYS_LIMIT, STEP_LIMIT, LeftOpen, RunContext, StepOutcome, WalkPosition
 from pccpipe.executor.input_request import InputState
 from pccpipe.executor.legs import begin_legs, leg_positions, leg_step, with_legs
@@ -36,10 +37,15 @@ class Walk(Struct, frozen=True):
     context: RunContext
 
     def sequence(self, steps: Sequence[Step], position: WalkPosition) -> StepOutcome:
-        """Run steps in order, up to the first that does not pass."""
+        """Run steps in order, up to the first that does not pass; then end its background commands."""
+        with companions(self.context, lambda context, step, inside: Walk(context).step(step, inside)) as beside:
+            return beside.end_with(self._in_order(steps, position, beside))
+
+    def _in_order(self, steps: Sequence[Step], position: WalkPosition, beside: Companions) -> StepOutcome:
         for step in steps:
-            earlier_end = self._end_before(step, position)
-            ended = earlier_end or self.step(step, position)
+            earlier_end = beside.failed_before(step, position) or self._end_before(step, position)
+            take_turn = beside.begin if is_background(step) else self.step
+            ended = earlier_end or take_turn(step, beside.around(position))
             if earlier_end or ended.input is not InputState.NONE:
                 return ended
             if not goes_on(self.context, step, ended):
@@ -108,7 +114,8 @@ class Walk(Struct, frozen=True):
         body, timeout = step.body, None
         if isinstance(body, Run) and body.agent and position.deadline:
             timeout = round(position.deadline.left, 1)
-        self.context.record_once(turn, StepStarted(path, kind, asked, step.name, position.always, timeout))
+        started = StepStarted(path, kind, asked, step.name, position.always, timeout, background=is_background(step))
+        self.context.record_once(turn, started)
         match body:
             case Run():
                 ended = run_step(self.context, position, step, body.in_leg(position.scope.names), turn)

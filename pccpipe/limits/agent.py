@@ -106,6 +106,12 @@ UNREAD_OUTPUT = Limit(
     Unit.BYTES,
     "The command then waits until `resume` reads on: it outlives pccpipe, and must not fill the disk.",
 )
+READY_OUTPUT = Limit(
+    "the output of a `ready:` check that is kept",
+    4 << 10,
+    Unit.BYTES,
+    "The message of a check that never succeeded shows its end.",
+)
 RUN_LOGS = Limit(
     "all logs of a run",
     2 << 30,

@@ -48,6 +48,12 @@ STEPS = Limit(
     Unit.COUNT,
     "Ten names of a matrix with ten values each are ten thousand million steps.",
 )
+BACKGROUND = Limit(
+    "the background commands of a run at one place, at a time",
+    4,
+    Unit.COUNT,
+    "On the VM; 16 locally. Each keeps one of the sessions that sshd allows, and steps need some, too.",
+)
 TEMPLATE = Limit("a template, or a schema", 1 << 20, Unit.BYTES, "A person wrote it.")
 FILE_INPUT = Limit("a file for a command", 64 << 20, Unit.BYTES, "Larger ones travel in the workspace or an image.")
 EXPRESSION = Limit(

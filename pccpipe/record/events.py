@@ -53,6 +53,8 @@ class StepStarted(EventKind, frozen=True):
     """Its time limit in seconds, of a step with `agent:`."""
     legs: tuple[Mapping[str, str | int | float | bool], ...] | None = None
     """The values of each leg of a matrix, where an expression gave some of them: a resumed run has the same."""
+    background: bool = False
+    """True if its command runs beside the next steps, until its group ends."""
 
 
 class SecretsGiven(EventKind, frozen=True):
@@ -122,6 +124,17 @@ class CommandEnded(EventKind, frozen=True):
     """The work of its agent, for a step with `agent:`."""
     session: SessionKept | None = None
     """The agent's session that it left; None if it left none, and an earlier one still counts."""
+    with_group: bool = False
+    """True of a background command that pccpipe ended with its group."""
+
+
+class BackgroundReady(EventKind, frozen=True):
+    """A background command is ready: the next step begins."""
+
+    step: str
+    attempt: int
+    seconds: float = 0.0
+    """The time that its check took."""
 
 
 class TargetUnavailable(EventKind, frozen=True):
@@ -240,6 +253,7 @@ Happening: TypeAlias = (
     | MayHaveBegun
     | CommandStarted
     | CommandEnded
+    | BackgroundReady
     | RepairAsked
     | TargetUnavailable
     | StepDowngraded

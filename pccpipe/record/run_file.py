@@ -49,6 +49,9 @@ class StepEntry(Struct, frozen=True, kw_only=True):
     kind: str | None
     name: str
     always: bool
+    background: bool = False
+    ready: bool = False
+    """True once a background command was ready."""
     asked: Place | None
     had: Isolation | None
     outcome: Outcome | None

@@ -23,6 +23,7 @@ from pccpipe.record.begun import Begun
 from pccpipe.record.codec import to_json
 from pccpipe.record.events import (
     ActionDone,
+    BackgroundReady,
     CommandEnded,
     CommandStarted,
     Event,
@@ -62,6 +63,7 @@ _OfStep: TypeAlias = (
     | ModelUsed
     | CommandStarted
     | CommandEnded
+    | BackgroundReady
     | RepairAsked
     | TargetUnavailable
     | StepDowngraded
@@ -207,6 +209,7 @@ class RunState(Struct):
                 self.steps[what.step] = StepState(
                     what.step, what.kind, what.name, what.always, what.asked, started_at=at, timeout=what.timeout
                 )
+                self.steps[what.step].background = what.background
             case SecretsGiven():
                 self.step(what.step).attempt(what.attempt).secrets = dict(what.modes)
             case ModelUsed():
@@ -215,10 +218,15 @@ class RunState(Struct):
                 self.step(what.step).model = what
             case CommandStarted():
                 self._going_down.pop(what.step, None)
-                self.step(what.step).attempt(what.attempt).begin(what)
+                step = self.step(what.step)
+                step.attempt(what.attempt).begin(what)
+                if step.background:
+                    step.ended, step.ready = None, False
             case CommandEnded():
                 self.step(what.step).attempt(what.attempt).end(what)
                 self.step(what.step).still_since = None
+            case BackgroundReady():
+                self.step(what.step).ready = True
             case Stalled():
                 self.step(what.step).still_since = at - what.seconds
                 self.warnings.append(f"{what.step}: {stalled_text(what)}")

@@ -58,7 +58,7 @@ class AttemptState(Struct):
 
     def begin(self, what: CommandStarted) -> None:
         """Note that a command of it began."""
-        self.started = what
+        self.started, self.ended = what, None
         self.commands.append(what)
 
     def end(self, what: CommandEnded) -> None:
@@ -108,6 +108,10 @@ class StepState(Struct):
     started_at: float | None = None
     timeout: float | None = None
     """Its time limit in seconds, of a step with `agent:`."""
+    background: bool = False
+    """True if its command runs beside the next steps."""
+    ready: bool = False
+    """True once a background command is ready."""
     ended: StepEnded | None = None
     """None while it runs."""
     round: int | None = None
@@ -186,6 +190,8 @@ class StepState(Struct):
             kind=self.kind,
             name=self.name,
             always=self.always,
+            background=self.background,
+            ready=self.ready,
             asked=self.asked,
             had=self.had,
             outcome=self.outcome,

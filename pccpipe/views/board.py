@@ -219,6 +219,8 @@ def _notes(state: RunState, step: StepState | None, node: Node, now: float, *, c
         pieces.append((f" · attempt {len(step.attempts)}", "dim"))
     if step.round and step.outcome is None:
         pieces.append((f"round {step.round} of {step.rounds}", "dim"))
+    if step.background and step.outcome is None:
+        pieces.append((" · in the background" if step.ready else " · not ready yet", "dim"))
     if step.facts:
         pieces.append((facts_text(step.kind or "", step.facts), "dim"))
     if step.warning and step.had is None and step.outcome is None:

@@ -18,6 +18,7 @@ from pccpipe.record.agent_events import (
 )
 from pccpipe.record.events import (
     ActionDone,
+    BackgroundReady,
     CommandEnded,
     CommandStarted,
     Event,
@@ -114,13 +115,17 @@ def _text(what: Happening, at: float) -> str:
         case StepStarted():
             asked = f", on {what.asked}" if what.asked else ""
             title = f" ({what.name})" if what.name else ""
-            return f"{what.step}{title} begins: {what.kind}{asked}"
+            background = " in the background" if what.background else ""
+            return f"{what.step}{title} begins: {what.kind}{asked}{background}"
         case CommandStarted():
             again = f"attempt {what.attempt} " if what.attempt > 1 else ""
             by = f" {what.agent}" if what.agent else ""
             return f"{what.step} {again}runs{by}: {isolation(what.had)}"
         case SecretsGiven() | ModelUsed() | MayHaveBegun():
             return ""
+        case BackgroundReady():
+            after = f" after {duration(what.seconds)}" if what.seconds else ""
+            return f"{what.step} is ready{after}: the next step begins"
         case CommandEnded():
             # The step's end reports the last attempt.
             return ""
@@ -189,7 +194,7 @@ def _step_ended(what: StepEnded) -> str:
     if what.outcome is Outcome.SKIPPED:
         return text
     text += f" in {duration(what.seconds)}"
-    if what.outcome is not Outcome.SUCCEEDED:
+    if what.outcome is not Outcome.SUCCEEDED or what.message:
         text += f": {reason_text(what.reason) if what.reason else what.message.partition(chr(10))[0]}"
     if what.result_path:
         text += f", {'unattested ' if what.unattested else ''}result in {what.result_path}"

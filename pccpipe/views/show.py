@@ -95,7 +95,8 @@ def _ended(node: Node) -> str:
     if step is None:
         return "" if node.children else "did not begin"
     if step.outcome is None:
-        return f"{step.kind}, running since {date(step.started_at)}"
+        beside = " in the background" + ("" if step.ready else ", not ready yet") if step.background else ""
+        return f"{step.kind}, running{beside} since {date(step.started_at)}"
     text = OUTCOME_WORDS[step.outcome]
     if step.outcome is Outcome.SKIPPED:
         return text

@@ -157,6 +157,42 @@ RUNS: dict[str, tuple[str, Script]] = {
         """,
         failing("loop-1.b-1"),
     ),
+    "background": (
+        """
+        steps:
+          - {id: server, background: true, run: x, ready: {run: x}}
+          - {id: a, run: x}
+          - {id: rounds, repeat: {max: 2}, steps: [{id: inner, background: true, run: x}, {id: b, run: x}]}
+        always: [{id: c, run: x}]
+        """,
+        lambda command: Play(lasts=60 if command.id in {"server-1", "rounds-1.inner-1", "rounds-2.inner-2"} else 0),
+    ),
+    "background that is never ready": (
+        """
+        steps:
+          - {id: before, run: x}
+          - {id: server, background: true, run: x, ready: {run: x}}
+          - {id: a, run: x}
+        """,
+        lambda command: Play(
+            lasts=60 if command.id.endswith(".ready") else 0, exit=Exit(3 if command.step == "server" else 0)
+        ),
+    ),
+    "background in a group tried again": (
+        """
+        steps:
+          - id: loop
+            repeat: {max: 1}
+            retry: {attempts: 2, backoff: 0s}
+            steps:
+              - {id: server, background: true, run: x}
+              - {id: a, run: x}
+              - {id: b, run: x}
+        """,
+        lambda command: Play(
+            lasts=60 if command.step == "server" else 0, exit=Exit(1 if command.id == "loop-1.a-1" else 0)
+        ),
+    ),
     "always": (
         """
         steps: [{id: a, run: "false", fails_as: broken}, {id: never, run: x}]
@@ -168,7 +204,9 @@ RUNS: dict[str, tuple[str, Script]] = {
 
 
 def what_began(played: Played) -> list[str]:
-    return sorted(f"{place} {command.id}" for place, target in played.targets.items() for command in target.commands)
+    """Return the commands that began; the check of a background command may begin again."""
+    began_ = ((place, command.id) for place, target in played.targets.items() for command in target.commands)
+    return sorted(f"{place} {command_id}" for place, command_id in began_ if not command_id.endswith(".ready"))
 
 
 def decisive(notes: Notes) -> list[tuple[str, ...]]:
