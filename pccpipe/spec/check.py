@@ -67,6 +67,7 @@ class _Checker:
             frozenset(str(step["fails_as"]) for step in self._all if "fails_as" in step),
             backgrounds=[str(step.get("id")) for step in self._all if step.get("background") is True],
             matrices=[str(step.get("id")) for step in self._all if "matrix" in step],
+            without_result=[str(step.get("id")) for step in self._all if not {"result", "agent"} & step.keys()],
             result_keys=result_keys(self._all, folder),
         )
         self.values = ValueChecker(source, folder, declared, older)

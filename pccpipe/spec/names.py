@@ -9,7 +9,7 @@ from collections.abc import Set as AbstractSet
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from pccpipe.spec import elsewhere, habits
+from pccpipe.spec import foreign_text, habits
 from pccpipe.spec.matrix import Leg
 from pccpipe.spec.position import Position
 from pccpipe.spec.problem import did_you_mean
@@ -58,6 +58,8 @@ class Declared(Struct, frozen=True):
     """The ids of the steps that run in the background: one is `running` while the next ones have their turns."""
     matrices: Collection[str] = ()
     """The ids of the steps with their own `matrix:`."""
+    without_result: Collection[str] = ()
+    """The ids of the steps that leave no result."""
     result_keys: Mapping[str, Collection[str]] = field(default_factory=dict)
     """All possible keys of a step's result, by the step's id, if its schema allows no others."""
 
@@ -146,7 +148,7 @@ def reference_problems(chain: Sequence[str], visible: Visible, declared: Declare
                 "services": bool(visible.services),
             }
             known = ["inputs", "steps", "run", "project", *(name for name, exists in places.items() if exists)]
-            hint = elsewhere.name_hint(tuple(chain))
+            hint = foreign_text.name_hint(tuple(chain))
             if not hint:
                 is_word = root in habits.STEP_OUTCOMES
                 hint = f"quote text: '{root}'" if is_word else did_you_mean(root, known)
@@ -217,7 +219,7 @@ def _step_problems(rest: Sequence[str], visible: Visible, declared: Declared) ->
     elif name not in visible.steps and declared.steps is not ANY_NAME:
         yield f"the step `{name}` runs later: it has no outcome here yet", f"move `{name}` before this step"
     if len(rest) > 1 and rest[1] not in STEP_NAMES:
-        hint = elsewhere.attribute_hint(name, tuple(rest[1:])) or did_you_mean(rest[1], STEP_NAMES)
+        hint = foreign_text.attribute_hint(name, tuple(rest[1:])) or did_you_mean(rest[1], STEP_NAMES)
         yield f"a step has no `{rest[1]}`", hint
     if rest[1:2] == ("results",) and name not in declared.matrices and declared.steps is not ANY_NAME:
         yield f"`{name}` has no `results`: it has no matrix", f"read `steps.{name}.result`"

@@ -14,7 +14,7 @@ from msgspec import Struct, field
 
 from pccpipe import limits
 from pccpipe.errors import ExpressionError, LimitExceeded
-from pccpipe.spec import elsewhere, habits
+from pccpipe.spec import foreign_text, habits
 from pccpipe.spec.expression import Template
 from pccpipe.spec.names import Declared, Visible, find, is_cut_by_minus, place_of, reference_problems
 from pccpipe.spec.paths import beside, is_file, is_folder, read_text
@@ -97,9 +97,9 @@ class ValueChecker(Struct, frozen=True):
         start = self.source.of_value(path)
         lines = self.source.lines_of(start)
         files = (self.source.lines, *self.source.included.values())
-        for name in elsewhere.foreign_variables(script, files):
+        for name in foreign_text.foreign_variables(script, files):
             at = find(re.compile(rf"\$\{{?{name}\b"), lines, start)
-            self._say_at(at, f"nothing sets `${name}` here", elsewhere.of_variable(name))
+            self._say_at(at, f"nothing sets `${name}` here", foreign_text.of_variable(name))
 
     def expression(self, path: KeyPath, value: Json, visible: Visible) -> None:
         """Check an expression, with or without its delimiters."""
@@ -202,7 +202,9 @@ class ValueChecker(Struct, frozen=True):
                 self._say_at(place_of(chain, lines, start), message, hint, lines)
         for chain, values in analysis.comparisons if not self.older else ():
             known = self.declared.statuses, visible.texts, self.declared.backgrounds
-            if words := habits.of_comparison(chain, values, *known):
+            words = habits.of_comparison(chain, values, *known)
+            words = words or foreign_text.of_result(chain, values, self.declared.without_result)
+            if words:
                 self._say_at(place_of(chain, lines, start), *words, lines)
         return analysis.wrong is None
 
@@ -212,7 +214,7 @@ class ValueChecker(Struct, frozen=True):
             return
         from pccpipe.spec import jinja
 
-        for message, hint, written in elsewhere.of_text(jinja.text_outside(text, blocks=blocks), blocks=blocks):
+        for message, hint, written in foreign_text.of_text(jinja.text_outside(text, blocks=blocks), blocks=blocks):
             self._say_at(find(re.compile(re.escape(written)), lines, start), message, hint, lines)
 
     def _say_at(self, position: Position, message: str, hint: str, lines: Sequence[str] | None = None) -> None:
