@@ -77,6 +77,7 @@ if TYPE_CHECKING:
         StepStarted,
         TargetUnavailable,
         Warned,
+        WorkspaceCopied,
     )
     from pccpipe.record.index import RunEntry
     from pccpipe.record.reading import LogPiece
@@ -172,6 +173,7 @@ __all__ = [
     "Vm",
     "VmBusy",
     "Warned",
+    "WorkspaceCopied",
     "__version__",
     "aio",
     "answer",
@@ -286,6 +288,7 @@ _MODULES = {
         "StepStarted",
         "TargetUnavailable",
         "Warned",
+        "WorkspaceCopied",
     ),
     "pccpipe.record.index": ("RunEntry",),
     "pccpipe.record.reading": ("LogPiece",),

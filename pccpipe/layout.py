@@ -5,6 +5,7 @@
         run-state/RUN/commands/   files of the run's commands
         run-state/RUN/lane-*/     a lane's spools, on the VM
         run-workspaces/RUN/       the run's copy of the code, on the VM
+        run-copies/RUN/           copies of that for steps with a workspace of their own, on the VM
         run-io/RUN/steps/         files of the commands that run as the account, on the VM
         gates/N  lease/  provisioned.json   on the VM
 
@@ -25,6 +26,8 @@ RUNS = f"{SYSTEM}/runs"
 STATES = "run-state"
 """In `SYSTEM`: the files of runs' commands."""
 WORKSPACES = "run-workspaces"
+COPIES = "run-copies"
+"""In `SYSTEM`: the copies of steps with `workspace: own`, on the VM."""
 IO = "run-io"
 GATES = "gates"
 LEASE = "lease"
@@ -52,6 +55,8 @@ LOGS = "logs"
 ARTIFACTS = "artifacts"
 COPY = "workspace"
 """The run's copy of the workspace, on this machine; on the VM, the account's part of the run's folder."""
+OWN_COPIES = "own-workspaces"
+"""The copies of steps with `workspace: own`, on this machine; on the VM, the account's part of the run's `COPIES`."""
 SENT = "workspace-sent"
 """The files that were sent to the VM, for the diff."""
 SYNC_STATE = "workspace.json"
@@ -64,11 +69,11 @@ DIFFED = ".diff-"
 OF_RECORD = frozenset(
     {
         *(EVENTS, RUN_JSON, LOCK, CANCEL_REQUESTS, PIPELINE, PIPELINE_FILES),
-        *(LOGS, ARTIFACTS, COPY, SENT, SYNC_STATE, SESSIONS),
+        *(LOGS, ARTIFACTS, COPY, OWN_COPIES, SENT, SYNC_STATE, SESSIONS),
     }
 )
 """Names in a record that no step may write to."""
-WITHOUT_LOGS = frozenset({COPY, SENT, ARTIFACTS, PIPELINE_FILES, SESSIONS})
+WITHOUT_LOGS = frozenset({COPY, OWN_COPIES, SENT, ARTIFACTS, PIPELINE_FILES, SESSIONS})
 """Folders of a record that have no logs of commands, and any number of files."""
 
 VM_HISTORY = ".vms"
@@ -107,6 +112,11 @@ class SystemDir:
         """Return the run's copy of the code; with `of_account`, the part that the account owns."""
         folder = f"{self.workspaces}/{run_id}"
         return f"{folder}/{COPY}" if of_account else folder
+
+    def copies(self, run_id: str, *, of_account: bool = False) -> str:
+        """Return the folder of the run's own copies of steps; with `of_account`, the part that the account owns."""
+        folder = f"{self.path}/{COPIES}/{run_id}"
+        return f"{folder}/{OWN_COPIES}" if of_account else folder
 
     def account_files(self, run_id: str) -> str:
         """Return the folder for the files of commands that run as the account."""

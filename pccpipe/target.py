@@ -86,6 +86,8 @@ class Command(Discreet, frozen=True):
     script: str
     shell: str = "sh"
     """The shell with its options: `bash -e`."""
+    workspace: str = ""
+    """The folder of its step's own copy of the workspace, as its machine names it; "" for the run's."""
     cwd: str = "."
     """Relative to the workspace."""
     env: Mapping[str, str] = field(default_factory=dict)

@@ -48,7 +48,15 @@ def test_no_module_but_layout_writes_the_name_of_a_runs_folder() -> None:
 
 
 def test_the_scripts_of_sh_write_the_names_of_layout() -> None:
-    system = {layout.STATES, layout.WORKSPACES, layout.IO, layout.GATES, layout.LEASE, layout.PROVISIONED}
+    system = {
+        layout.STATES,
+        layout.WORKSPACES,
+        layout.COPIES,
+        layout.IO,
+        layout.GATES,
+        layout.LEASE,
+        layout.PROVISIONED,
+    }
     inside = {layout.COMMANDS, layout.LANE, layout.COPY, layout.SENT}
     written: set[str] = set()
     for path in PACKAGE.rglob("*.sh"):
@@ -68,6 +76,8 @@ def test_a_folder_on_the_vm_has_the_path_that_records_and_older_versions_know() 
     assert system.state("r") == "/home/project/.system/run-state/r"
     assert system.workspace("r") == "/home/project/.system/run-workspaces/r"
     assert system.workspace("r", of_account=True) == "/home/project/.system/run-workspaces/r/workspace"
+    assert system.copies("r") == "/home/project/.system/run-copies/r"
+    assert system.copies("r", of_account=True) == "/home/project/.system/run-copies/r/own-workspaces"
     assert system.account_files("r") == "/home/project/.system/run-io/r/steps"
     assert system.lease == "/home/project/.system/lease"
     assert system.gates == "/home/project/.system/gates"

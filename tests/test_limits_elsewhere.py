@@ -28,7 +28,6 @@ ALLOWED = {
     "docker_api/stream.py": {"READ_SIZE": AT_ONCE},
     "executor/agents.py": {"LONGEST_WAIT": SECONDS},
     "executor/cause.py": {"_LONGEST_VALUE": SHOWN},
-    "executor/command.py": {"LONGEST_NAME": OURS},
     "executor/follow.py": {
         "LONGEST_READ": SECONDS,
         "SIGN_LIMIT": SECONDS,
@@ -48,6 +47,7 @@ ALLOWED = {
     "record/ended_runs.py": {"_LONGEST": OURS, "_LARGEST": OURS},
     "record/logs.py": {"LEAST_LOG": "What each command's log has at least, beyond the limit `RUN_LOGS`."},
     "record/reading.py": {"LOG_PIECE": AT_ONCE},
+    "record/step_path.py": {"LONGEST_NAME": OURS},
     "record/tail.py": {"PIECE": AT_ONCE},
     "record/ring.py": {"PIECE": AT_ONCE},
     "policy/check_file.py": {"_READ": LOCAL},
@@ -144,6 +144,7 @@ ALLOWED = {
         "FEW_INODES": "The room that a machine should have.",
         "LITTLE_MEMORY": "The room that a machine should have.",
     },
+    "workspace/tree_copy.py": {"MOST_TIME": SECONDS},
     "workspace/fetch.py": {"AT_ONCE": AT_ONCE},
     "workspace/folder.py": {"PIECE": AT_ONCE},
     "workspace/git.py": {"_PIECE": AT_ONCE},

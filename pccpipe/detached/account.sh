@@ -4,6 +4,7 @@
 #   .system/run-state/RUN                 the login's, 0700: the account cannot reach it
 #   .system/run-workspaces/RUN            the login's: 0711 during the run, 0700 afterwards
 #   .system/run-workspaces/RUN/workspace  the account's: git wants the owner of a repository to work in it
+#   .system/run-copies/RUN/own-workspaces the account's, for copies of that; made if a step has a workspace of its own
 #   .system/run-io/RUN/steps              the account's, for ID.in, ID.out and ID.home
 #
 # The login user never touches the content of the account's folders, where a link could lead it anywhere.
@@ -44,6 +45,7 @@ pcc_prepare() { # [new]: makes the folders; for a new run it sweeps the account 
   # 755, because a step of the login may work there, and the root of a container without capabilities may read there.
   pcc_make_folder run-workspaces workspace 755
   pcc_make_folder run-io steps 700
+  [ -z "$pcc_copies" ] || pcc_make_folder run-copies own-workspaces 755
   pcc_as sh -c 'cd "$1" && cd "$2"' sh "$pcc_system/run-workspaces/$pcc_run_id/workspace" \
     "$pcc_system/run-io/$pcc_run_id/steps" 2>/dev/null </dev/null || pcc_fail "its own folders there are another's"
   printf '%s %s %s\n' "$pcc_uid" "$pcc_gid" "$pcc_engine"
@@ -82,6 +84,8 @@ pcc_leave() { # closes the run's folders to the account, which other runs use fr
   pcc_outer=$pcc_system/run-workspaces/$pcc_run_id
   # An empty workspace would be one more folder for the next run to check.
   rmdir "$pcc_outer/workspace" "$pcc_outer" 2>/dev/null || chmod 700 "$pcc_outer" 2>/dev/null
+  pcc_outer=$pcc_system/run-copies/$pcc_run_id
+  rmdir "$pcc_outer/own-workspaces" "$pcc_outer" 2>/dev/null || chmod 700 "$pcc_outer" 2>/dev/null
   pcc_empty_common
   return $pcc_swept
 }
@@ -89,7 +93,8 @@ pcc_leave() { # closes the run's folders to the account, which other runs use fr
 pcc_remove() { # removes everything that an earlier run of this name left
   pcc_use_account
   pcc_sweep
-  for pcc_outer in "$pcc_system/run-workspaces/$pcc_run_id" "$pcc_system/run-io/$pcc_run_id"; do
+  for pcc_place in run-workspaces run-copies run-io; do
+    pcc_outer=$pcc_system/$pcc_place/$pcc_run_id
     [ -d "$pcc_outer" ] || continue
     chmod 711 "$pcc_outer"
     for pcc_inner in "$pcc_outer"/*/; do pcc_empty "${pcc_inner%/}"; done

@@ -81,14 +81,24 @@ class _AtWork:
 
 
 def prepare(
-    machine: Machine, name: str, root: str, run_id: str, shared_home: tuple[str, ...] = (), *, is_new: bool = False
+    machine: Machine,
+    name: str,
+    root: str,
+    run_id: str,
+    shared_home: tuple[str, ...] = (),
+    *,
+    is_new: bool = False,
+    has_copies: bool = False,
 ) -> Account:
     """Make a run's folders for the account `name`; with `is_new`, sweep that first.
+
+    With `has_copies`, also make the folder for the copies of steps with workspaces of their own.
 
     Raises `Unavailable`, also if the login cannot become the account.
     """
     login = machine.facts
     call = "pcc_prepare new" if is_new else "pcc_prepare"
+    call = f"pcc_copies={'1' if has_copies else ''}\n{call}"
     script = f"pcc_engine_socket={shlex.quote(login.engine_socket)}\n{_script(name, login.uid, root, run_id, call)}"
     done = reconnecting(machine, lambda: machine.run(script))
     if done.code == LEFT:

@@ -114,7 +114,7 @@ def _act(
         case Upload():
             return _sent(context.workspace.upload(body.exclude, halt, with_git=body.with_git)), ()
         case Download():
-            into = context.run_dir / ARTIFACTS
+            into = context.run_dir / ARTIFACTS / context.workspace.label
             brought = context.workspace.download(_named_files(body, position), into, halt)
             more = [f"{brought.more_masked} more"] if brought.more_masked else []
             return {

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from pccpipe.executor.result import result_target
 from pccpipe.executor.secrets import StepSecrets
 from pccpipe.limits import FILE_INPUT
 from pccpipe.outcome import Place
+from pccpipe.record.step_path import file_name
 from pccpipe.spec.agent_task import PROMPT, SCHEMA, FileInput, FileInputKind
 from pccpipe.spec.model import Host, Run, Step
 from pccpipe.spec.paths import read_limited
@@ -27,8 +26,6 @@ STOP_MARGIN = 60.0
 
 SAFE_GIT = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "safe.directory", "GIT_CONFIG_VALUE_0": "*"}
 """The variables with which git uses a repository of another user, as root of a container must."""
-LONGEST_NAME = 80
-"""Characters of a matrix leg's path in the names of its files."""
 
 
 def make_command(
@@ -54,11 +51,12 @@ def make_command(
     templates = {**context.pipeline.env, **(container.env if container else {}), **where.env}
     left = position.deadline.left if position.deadline else STEP_LIMIT
     return Command(
-        id=f"{_file_name(position.path_of(step.id))}-{serial}",
+        id=f"{file_name(position.path_of(step.id))}-{serial}",
         step=step.id,
         serial=serial,
         script=agent_script(body, place, names) if body.agent else where.run.render_for_shell(names),
         shell=where.command_line,
+        workspace=context.workspace.folder_on(context.side_of(place)),
         cwd=where.cwd.render(names) if where.cwd else ".",
         env=git | {name: template.render(names) for name, template in templates.items()},
         secrets=secrets.values if secrets else {},
@@ -72,17 +70,6 @@ def make_command(
         hides=hidden_names(body) if place is Place.CONTAINER else (),
         as_login=body.as_login and place is Place.VM,
     )
-
-
-def _file_name(path: str) -> str:
-    """Return a step's path as a part of a file's name: `iterate-2.build` for `iterate[2].build`.
-
-    The values of a matrix are any text, so a leg's name ends with a hash of its path, which makes it unique.
-    """
-    name = re.sub(r"[^A-Za-z0-9_.]+", "-", path.replace("].", ".").rstrip("]"))
-    if "=" not in path:
-        return name
-    return f"{name[:LONGEST_NAME]}-{hashlib.sha256(path.encode(errors='surrogatepass')).hexdigest()[:8]}"
 
 
 def container_settings(where: Host, place: Place, position: WalkPosition) -> ContainerSettings | None:

@@ -10,9 +10,10 @@ from pccpipe.executor.places import refusal
 from pccpipe.executor.run_step import RunStep
 from pccpipe.executor.shortfall import shortfalls
 from pccpipe.outcome import Place, Reason
-from pccpipe.record.events import CommandStarted, MayHaveBegun, Warned
+from pccpipe.record.events import CommandStarted, MayHaveBegun, Warned, WorkspaceCopied
 from pccpipe.record.logs import CommandLog
 from pccpipe.target import Command, Isolation, Running
+from pccpipe.workspace.base import COPIED
 
 LAST_KNOWN = "the VM's copy of the workspace is unreachable: the step uses the local copy, as last known"
 CHOOSE_ENGINE = "`isolation_mode: container` in the project file runs it on this machine's engine, `vm` on the VM's"
@@ -62,6 +63,9 @@ def prepare_workspace(step: RunStep, place: Place) -> None:
         raise  # an earlier step did that, so it says nothing about the place
     except ActionError as error:
         raise Unavailable(Reason.WORKSPACE_REFUSED, error.message, error.hint) from error
+    if sent is not None and sent.method == COPIED:
+        folder = context.workspace.folder_on(context.side_of(place))
+        context.journal.append(WorkspaceCopied(step.path, place, folder, sent.seconds))
     if sent is not None and sent.stale:
         context.journal.append(Warned(LAST_KNOWN, step.path))
     if sent is not None and sent.refused:

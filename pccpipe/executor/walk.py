@@ -20,6 +20,7 @@ from pccpipe.executor.context import ALWAYS_LIMIT, STEP_LIMIT, LeftOpen, RunCont
 from pccpipe.executor.input_request import InputState
 from pccpipe.executor.legs import begin_legs, leg_positions, leg_step, with_legs
 from pccpipe.executor.numbers import number_of
+from pccpipe.executor.own_workspace import in_own_workspace
 from pccpipe.executor.replay import Turn, deadline_since
 from pccpipe.executor.retry import with_retries
 from pccpipe.executor.rounds import run_rounds
@@ -74,7 +75,14 @@ class Walk(Struct, frozen=True):
 
     def step(self, step: Step, position: WalkPosition) -> StepOutcome:
         """Run one step with its condition and its matrix; record its end, and put it into the scope."""
-        return self._until_answered(position, lambda: self._turn(step, position))
+        if step.matrix:
+            return self._until_answered(position, lambda: self._turn(step, position))
+        return in_own_workspace(
+            self.context,
+            step,
+            position,
+            lambda context: self._until_answered(position, lambda: Walk(context)._turn(step, position)),
+        )
 
     def _until_answered(self, position: WalkPosition, take_turn: Callable[[], StepOutcome]) -> StepOutcome:
         """Give a step another turn while its agent gets answers; in a `repeat`, the next round is that turn."""
@@ -159,7 +167,12 @@ class Walk(Struct, frozen=True):
         ends: list[StepOutcome | None] = [None] * len(legs)
 
         def run(index: int, leg: Step, inside: WalkPosition) -> StepOutcome:
-            ended = self._until_answered(position, lambda: self._leg_turn(leg, inside))
+            ended = in_own_workspace(
+                self.context,
+                leg,
+                inside,
+                lambda context: self._until_answered(position, lambda: Walk(context)._leg_turn(leg, inside)),
+            )
             ends[index] = ended
             return ended
 

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from pccpipe.errors import UsageError
 from pccpipe.gc.records import has_undiffed_changes, unheld
-from pccpipe.layout import COPY, REMOVED, STATES, system_folder
+from pccpipe.layout import COPY, OWN_COPIES, REMOVED, STATES, system_folder
 from pccpipe.paste import operands
 from pccpipe.record.fence import refuse_links
 from pccpipe.record.index import read_entry
@@ -61,6 +61,10 @@ def only_copies(record: Path) -> OnlyCopies:
             if copy.name != COPY or has_undiffed_changes(record):
                 return OnlyCopies(copy, tree_size(copy), is_on_vm)
             break
+    # A step's own copy goes at the step's end, unless it has work that no diff has.
+    for copy in sorted(record.glob(f"{OWN_COPIES}/*/{COPY}")):
+        if copy.is_dir() and not copy.is_symlink():
+            return OnlyCopies(copy, tree_size(copy), is_on_vm)
     return OnlyCopies(is_on_vm=is_on_vm)
 
 

@@ -18,7 +18,7 @@ from pccpipe.docker_api.settings import IN
 from pccpipe.errors import Nonsense, Unavailable
 from pccpipe.gc.decide import CUT_OFF_LIMIT, ContainerFacts, Recorded, RunFacts, Thing, ThingKind
 from pccpipe.gc.records import Records
-from pccpipe.layout import IO, KEPT, STATES, SYSTEM, WORKSPACES, SystemDir
+from pccpipe.layout import COPIES, IO, KEPT, STATES, SYSTEM, WORKSPACES, SystemDir
 from pccpipe.machine import lease
 from pccpipe.machine.answers import number, number_or_none
 from pccpipe.machine.base import Machine
@@ -174,13 +174,13 @@ def _look_at_folders(site: Site, found: Inventory) -> None:
     *fields, rest = done.stdout.decode(errors="surrogateescape").split("\0")
     if len(fields) % 5 or rest or fields[:1] != ["now"]:
         raise Nonsense(host, "list of what runs left", fields[:5] or rest)
-    places = {STATES, WORKSPACES, IO, SYSTEM}
+    places = {STATES, WORKSPACES, COPIES, IO, SYSTEM}
     for place, name, what, size, last in zip(*(fields[index::5] for index in range(5)), strict=True):
         match what:
             case "folder" | "other" | "more" | "wrong" if place not in places:
                 raise Nonsense(host, "list of what runs left", place)
             case "folder" if RUN_ID.fullmatch(name):
-                kind = ThingKind.WORKSPACE if place == WORKSPACES else ThingKind.STATE
+                kind = ThingKind.WORKSPACE if place in {WORKSPACES, COPIES} else ThingKind.STATE
                 found.add(_folder(kind, f"{place}/{name}", name, size, last))
             case "copy" if site.runs and RUN_ID.fullmatch(place.removeprefix(f"{site.runs}/")):
                 found.add(_folder(ThingKind.COPY, f"{place}/{name}", place.rpartition("/")[2], size, last))

@@ -132,5 +132,6 @@ if [ -n "$pcc_runs" ]; then
   pcc_list_copies
 else
   pcc_list run-workspaces
+  pcc_list run-copies
   pcc_list run-io
 fi

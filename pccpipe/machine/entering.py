@@ -9,7 +9,7 @@ import shlex
 from pathlib import PurePosixPath
 
 from pccpipe.errors import WorkspaceGone
-from pccpipe.layout import WORKSPACES
+from pccpipe.layout import COPIES, WORKSPACES
 
 GONE, LINK = 91, 92
 """Exit codes of a script that begins with `enter`."""
@@ -41,7 +41,7 @@ def base_of(folder: str) -> tuple[str, str]:
     """Split the path of a workspace: links may be in the first part, and not in the second."""
     parts = PurePosixPath(folder).parts
     # Above the folder of all runs, an operator may use links.
-    at = parts.index(WORKSPACES) if WORKSPACES in parts else len(parts) - 1
+    at = next((parts.index(name) for name in (WORKSPACES, COPIES) if name in parts), len(parts) - 1)
     return str(PurePosixPath(*parts[:at])), str(PurePosixPath(*parts[at:]))
 
 

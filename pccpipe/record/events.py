@@ -226,6 +226,17 @@ class InputGiven(EventKind, frozen=True):
     """The step's budget from now on, by key."""
 
 
+class WorkspaceCopied(EventKind, frozen=True):
+    """A step got its own copy of the workspace (`workspace: own`)."""
+
+    step: str
+    """The step whose command needed it first: the one with the key, or one inside."""
+    place: Place
+    folder: str
+    """The copy, on the machine of that place."""
+    seconds: float
+
+
 class Warned(EventKind, frozen=True):
     """A warning for a person; it stops nothing."""
 
@@ -272,6 +283,7 @@ Happening: TypeAlias = (
     | RunQueued
     | Cancelling
     | AlwaysStarted
+    | WorkspaceCopied
     | Warned
     | RunEnded
     | Output

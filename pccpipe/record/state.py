@@ -39,6 +39,7 @@ from pccpipe.record.events import (
     StepStarted,
     TargetUnavailable,
     Warned,
+    WorkspaceCopied,
 )
 from pccpipe.record.journal import read_events
 from pccpipe.record.model_totals import ModelTotals
@@ -196,7 +197,7 @@ class RunState(Struct):
             case Output() | Activity():
                 if what.step in self.steps:
                     self.steps[what.step].still_since = None
-            case MayHaveBegun() | StepRetrying() | ModelLimited() | StepWaiting():
+            case MayHaveBegun() | StepRetrying() | ModelLimited() | StepWaiting() | WorkspaceCopied():
                 pass
             case _:
                 self._apply_to_step(event.time, what)

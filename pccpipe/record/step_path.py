@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import re
+
+LONGEST_NAME = 80
+"""Characters of a matrix leg's path in the names of its files."""
 
 
 @functools.cache
@@ -43,3 +47,14 @@ def label(path: str) -> str:
     """Return the last part, as people read it: `build`, `2`, `node=20`."""
     last = split(path)[-1]
     return last[1:-1] if last.startswith("[") else last
+
+
+def file_name(path: str) -> str:
+    """Return a step's path as a part of a file's name: `iterate-2.build` for `iterate[2].build`.
+
+    The values of a matrix are any text, so a leg's name ends with a hash of its path, which makes it unique.
+    """
+    name = re.sub(r"[^A-Za-z0-9_.]+", "-", path.replace("].", ".").rstrip("]"))
+    if "=" not in path:
+        return name
+    return f"{name[:LONGEST_NAME]}-{hashlib.sha256(path.encode(errors='surrogatepass')).hexdigest()[:8]}"

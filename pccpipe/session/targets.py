@@ -26,7 +26,7 @@ from pccpipe.spec.project_model import Project
 from pccpipe.spec.secret import Secret, SecretSource
 from pccpipe.target import Target
 from pccpipe.workspace.state import has_only_copy_on_vm
-from pccpipe.workspace.sync import WorkspaceSync
+from pccpipe.workspace.sync import Copies, WorkspaceSync
 
 if TYPE_CHECKING:
     from pccpipe.targets.container import ContainerTarget
@@ -107,6 +107,7 @@ class ProjectTargets:
                 accept_new_host_key=accept_new_host_key,
                 is_over=lambda other: has_ended(folders.record.parent / other),
                 has_only_copy=lambda other: has_only_copy_on_vm(folders.record.parent / other),
+                has_copies=any(step.own_workspace for step in pipeline.all_steps()),
             )
         self.workspace = WorkspaceSync(
             user_folder=folders.user,
@@ -116,6 +117,7 @@ class ProjectTargets:
             remote=self.vm.workspace if self.vm else "",
             keeps_folder=bool(project.vm and project.vm.run_as),
             root=self._as_root,
+            copies=Copies(self.vm.copies if self.vm else "", self._as_root),
             state=folders.record / SYNC_STATE,
             own=folders.own,
             secrets=secrets,
@@ -281,14 +283,14 @@ class ProjectTargets:
         except VmBusy as busy:
             raise Unavailable(Reason.VM_BUSY, busy.message, busy.hint) from busy
 
-    def _as_root(self, script: str) -> bool:
-        """Run a script in the workspace as root, in an image that the pipeline runs as root; return True on success."""
+    def _as_root(self, script: str, workspace: str = "") -> bool:
+        """Run a script in a workspace as root, in an image that the pipeline runs as root; return True on success."""
         from pccpipe.targets.as_root import run_as_root
 
         if self._project.isolation_mode is IsolationMode.LOCAL:
             return False
         try:
-            return any(run_as_root(self._container(), image, script) for image in self._root_images)
+            return any(run_as_root(self._container(), image, script, workspace) for image in self._root_images)
         except PccpipeError:
             return False
 

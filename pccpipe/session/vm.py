@@ -14,7 +14,7 @@ from concurrent import futures
 from typing import TYPE_CHECKING
 
 from pccpipe.errors import PccpipeError, VmBusy
-from pccpipe.layout import IO, KEPT, STATES, WORKSPACES, SystemDir
+from pccpipe.layout import COPIES, IO, KEPT, STATES, WORKSPACES, SystemDir
 from pccpipe.machine.gate import Gate
 from pccpipe.machine.retry import UNREACHABLE, reconnecting
 from pccpipe.record import fence
@@ -38,6 +38,7 @@ class ProjectVm:
         resumes: whether this process goes on with the run of another one.
         is_over: whether a run, by its id, has ended: what such a one left on the VM is removed.
         has_only_copy: whether the VM has changes of such a run that were not brought back: they are not.
+        has_copies: whether steps of the run have workspaces of their own.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class ProjectVm:
         accept_new_host_key: bool,
         is_over: Callable[[str], bool],
         has_only_copy: Callable[[str], bool],
+        has_copies: bool = False,
     ) -> None:
         self.root = vm.root
         system = SystemDir.on_vm(vm.root)
@@ -56,6 +58,8 @@ class ProjectVm:
         """The folder for the run's copy of the code. The login owns it."""
         self.workspace = system.workspace(run_id, of_account=bool(vm.run_as))
         """The run's copy of the code."""
+        self.copies = system.copies(run_id, of_account=bool(vm.run_as))
+        """The folder for the copies of steps with a workspace of their own."""
         self.state = system.state(run_id)
         """The files of its commands."""
         self.gate = Gate(system.path)
@@ -66,6 +70,7 @@ class ProjectVm:
         self._accept_new = accept_new_host_key
         self._is_over = is_over
         self._has_only_copy = has_only_copy
+        self._has_copies = has_copies
         self._lock = threading.Lock()
         self._ssh: Connection | None = None
         self._lease: Lease | None = None
@@ -224,7 +229,13 @@ class ProjectVm:
 
                 machine, shared = self._connected(), self._vm.shared_home
                 self._account = as_account.prepare(
-                    machine, self._vm.run_as, self.root, self._run_id, shared, is_new=not self._resumes
+                    machine,
+                    self._vm.run_as,
+                    self.root,
+                    self._run_id,
+                    shared,
+                    is_new=not self._resumes,
+                    has_copies=self._has_copies,
                 )
         except BaseException:
             lease.release()
@@ -241,7 +252,7 @@ class ProjectVm:
 
         machine = self._connected()
         # The project's folder may be a git repository: a step's git must not find it.
-        listing = f"pcc_fence .; ls -1 {WORKSPACES} {STATES} {IO}"
+        listing = f"pcc_fence .; ls -1 {WORKSPACES} {COPIES} {STATES} {IO}"
         listing = f"{fence.SCRIPT}cd {shlex.quote(SystemDir.on_vm(self.root).path)} && {{ {listing}; }} 2>/dev/null; :"
         done = reconnecting(machine, lambda: machine.run(listing))
         there = set(done.stdout.decode(errors="replace").split())
@@ -253,18 +264,20 @@ class ProjectVm:
             containers.close()
             end = programs.end_run(programs.RunDir(self._run_id, self.state))
             reconnecting(machine, lambda: machine.run(end))
-            self._keep_aside(machine)
+            copies = SystemDir.on_vm(self.root).copies(self._run_id)
+            for folder in (self.folder, copies):
+                self._keep_aside(machine, folder)
             if self._vm.run_as:
                 self._remove_of_account(self._vm.run_as)
-            reconnecting(machine, lambda: machine.run(f"{end}\nrm -rf {shlex.quote(self.folder)}"))
+            reconnecting(machine, lambda: machine.run(f"{end}\nrm -rf {shlex.join([self.folder, copies])}"))
         if any(self._is_over(other) for other in there - {self._run_id}):
             # In the background: the run does not wait for it.
             threading.Thread(target=self._collect, name="pccpipe-leftovers", daemon=True).start()
 
-    def _keep_aside(self, machine: Machine) -> None:
-        """Rename the workspace of an earlier run with this id: an agent's only copy may be in it."""
+    def _keep_aside(self, machine: Machine, folder: str) -> None:
+        """Move away the workspaces of an earlier run with this id: an agent's only copy may be in them."""
         kept = f"{self.folder.rpartition('/')[0]}/{self._run_id[:50]}{KEPT}{secrets.token_hex(3)}"
-        old, new = shlex.quote(self.folder), shlex.quote(kept)
+        old, new = shlex.quote(folder), shlex.quote(kept)
         # A folder that cannot be read may hold anything.
         script = f"""[ -d {old} ] && [ ! -L {old} ] || exit 0
             [ -n "$(find {old} -type f -print -quit 2>&1)" ] || exit 0

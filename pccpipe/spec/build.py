@@ -188,6 +188,7 @@ class _PipelineBuilder:
             matrix=build_matrix(self._source, (*path, "matrix"), data["matrix"]) if "matrix" in data else None,
             matrix_parallel=whole(data.get("max_parallel", 1)) if "matrix" in data else 1,
             services=build_services(self._source, (*path, "services"), data.get("services")),
+            own_workspace=data.get("workspace") == "own",
         )
 
     def _body(self, path: KeyPath, data: Map) -> Body:

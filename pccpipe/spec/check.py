@@ -18,6 +18,7 @@ from pccpipe.spec.check_matrix import MatrixChecker, count
 from pccpipe.spec.check_retry import check_retry
 from pccpipe.spec.check_run import RunChecker
 from pccpipe.spec.check_services import ServiceChecker
+from pccpipe.spec.check_workspace import WorkspaceChecker
 from pccpipe.spec.containers import extended, settings
 from pccpipe.spec.data import items, mapping, walk
 from pccpipe.spec.inputs import input_problem
@@ -115,6 +116,7 @@ class _Checker:
         done: set[str] = set()
         self._sequence(("steps",), self.data.get("steps"), Visible(done))
         self._sequence(("always",), self.data.get("always"), Visible(done))
+        WorkspaceChecker(self.values).check(self.data)
 
     def _written_out(self) -> None:
         """Count the steps with each matrix expanded, and report the first matrix that makes too many."""

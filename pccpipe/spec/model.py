@@ -293,6 +293,8 @@ class Step(Struct, frozen=True):
     matrix_parallel: int = 1
     services: Mapping[str, Service] = field(default_factory=dict)
     """The containers that live beside it, by name; each leg of a matrix has its own."""
+    own_workspace: bool = False
+    """It works in a copy of the workspace, as it was when the step, or its leg of the matrix, began."""
 
 
 class Pipeline(Struct, frozen=True):
@@ -319,11 +321,12 @@ class Pipeline(Struct, frozen=True):
 
     def all_steps(self) -> Iterator[Step]:
         """Yield every step in the order of the file, including those in groups and under `always:`."""
-        return _with_inner((*self.steps, *self.always))
+        return with_inner((*self.steps, *self.always))
 
 
-def _with_inner(steps: Iterable[Step]) -> Iterator[Step]:
+def with_inner(steps: Iterable[Step]) -> Iterator[Step]:
+    """Yield the steps, and those in their groups."""
     for step in steps:
         yield step
         if isinstance(step.body, Repeat | Parallel):
-            yield from _with_inner(step.body.steps)
+            yield from with_inner(step.body.steps)

@@ -23,8 +23,8 @@ def open_up(paths: Iterable[str]) -> str:
     return f"chmod -R a+rX -- {shlex.join(f'./{path}' for path in paths)}"
 
 
-def run_as_root(target: Target, image: str, script: str) -> bool:
-    """Run a script in the workspace, as root of a container; return whether it succeeded."""
+def run_as_root(target: Target, image: str, script: str, workspace: str = "") -> bool:
+    """Run a script in the workspace, or a step's copy of it, as root of a container; return whether it succeeded."""
     settings = ContainerSettings(
         image,
         network="none",
@@ -35,7 +35,13 @@ def run_as_root(target: Target, image: str, script: str) -> bool:
         capabilities=("DAC_OVERRIDE", "FOWNER"),
     )
     command = Command(
-        id=f"as-root-{secrets.token_hex(4)}", step="as-root", serial=1, script=script, limit=LIMIT, container=settings
+        id=f"as-root-{secrets.token_hex(4)}",
+        step="as-root",
+        serial=1,
+        script=script,
+        workspace=workspace,
+        limit=LIMIT,
+        container=settings,
     )
     try:
         running = target.start(command)

@@ -120,7 +120,7 @@ class ContainerTarget:
         assert command.container is not None
         if any("\0" in value for value in (*command.env.values(), *command.secrets.values())):
             raise Refused("a NUL byte in its environment: no shell can take that")
-        paths = self._files.paths(command, self._workspace())
+        paths = self._files.paths(command, command.workspace or self._workspace())
         name = container_name(self._run_id, command)
         try:
             owner = self._files.lay_out(command, name, paths)

@@ -16,7 +16,7 @@ from pccpipe.docker_api.hidden import script as hidden_script
 from pccpipe.docker_api.prologue import SCRIPT
 from pccpipe.docker_api.settings import Paths
 from pccpipe.errors import ActionError, Nonsense, Unavailable
-from pccpipe.layout import COMMANDS, IO, PROXY, STATES, WORKSPACES, SystemDir
+from pccpipe.layout import COMMANDS, COPIES, IO, PROXY, STATES, WORKSPACES, SystemDir
 from pccpipe.machine.account import Account
 from pccpipe.machine.answers import IDS, df_column, number, number_or_none
 from pccpipe.machine.base import MAKE_ROOM, cannot_write, left_there
@@ -220,13 +220,13 @@ class ContainerFiles:
             return ""
         system = SystemDir.on_vm(self._root).path
         # These names are pccpipe's own: a run's code can have made none of them.
-        count = f"timeout 5 du -sk {WORKSPACES} {STATES} {IO} 2>/dev/null | sort -n | tail -n 1"
+        count = f"timeout 5 du -sk {WORKSPACES} {COPIES} {STATES} {IO} 2>/dev/null | sort -n | tail -n 1"
         try:
             said = self._machine.run(f"cd {shlex.quote(system)} && {count}", timeout=15).stdout
         except UNREACHABLE:
             return ""
         match said.decode(errors="replace").split():
-            case [kilobytes, name] if name in (WORKSPACES, STATES, IO) and (size := number_or_none(kilobytes)):
+            case [kilobytes, name] if name in (WORKSPACES, COPIES, STATES, IO) and (size := number_or_none(kilobytes)):
                 return f"; largest: {system}/{name} ({size / 1000:.1f} MB)"
             case _:
                 return ""

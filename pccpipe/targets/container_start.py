@@ -155,7 +155,8 @@ class ContainerStarter:
             return None
         image, words = command.container.image, running.unread_text(limits.CONTAINER_WORDS.most)
         running.let_go()
-        unseen = self._engine.is_in_vm and engine_vm.why(ended.code, self._workspace(), ref.run_dir.state)
+        workspace = command.workspace or self._workspace()
+        unseen = self._engine.is_in_vm and engine_vm.why(ended.code, workspace, ref.run_dir.state)
         if unseen:
             why: Unavailable = unseen
         elif ended.code == TORN:
@@ -195,7 +196,7 @@ class ContainerStarter:
         if not self._engine.is_in_vm:
             return []
         try:
-            with os.scandir(self._workspace()) as entries:
+            with os.scandir(command.workspace or self._workspace()) as entries:
                 has_files = any(True for _ in entries)
         except OSError:
             has_files = False  # the container cannot see more of it

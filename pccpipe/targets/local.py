@@ -61,7 +61,7 @@ class LocalTarget:
         self._supervised.take_over()
 
     def start(self, command: Command) -> Running:
-        workspace = str(self._workspace().absolute())
+        workspace = self._folder_of(command)
         # Git must search no further up than the workspace, which may be a folder of a larger repository. For the run's
         # copy, fence.py also ensures that.
         above = str(Path(os.path.realpath(workspace)).parent)
@@ -73,7 +73,7 @@ class LocalTarget:
     def find(self, command: Command) -> Running | None:
         if command.is_proxied and self._proxy_port:
             self._proxy_port.reopen()
-        isolation = self._isolation(str(self._workspace().absolute()))
+        isolation = self._isolation(self._folder_of(command))
         found = self._supervised.find(command.id, isolation)
         return found or (self._earlier.find(command.id, isolation) if self._has_lanes() else None)
 
@@ -97,6 +97,9 @@ class LocalTarget:
             # The supervisor's `close` removes their files.
             self._lanes.leave()
         return self._supervised.close()
+
+    def _folder_of(self, command: Command) -> str:
+        return command.workspace or str(self._workspace().absolute())
 
     def _has_lanes(self) -> bool:
         return any(Path(self._state.state).glob(f"{LANE}*"))

@@ -84,10 +84,10 @@ class VmTarget:
         if command.is_proxied and self._proxy_port:
             command = self._proxy_port.with_proxy(command)
         if self._turns is None:
-            return self._detached.start(command, self.workspace, self._isolation(command))
+            return self._detached.start(command, command.workspace or self.workspace, self._isolation(command))
         self._turns.begin(CommandKind.COMMAND, command.id)
         try:
-            running = self._detached.start(command, self.workspace, self._isolation(command))
+            running = self._detached.start(command, command.workspace or self.workspace, self._isolation(command))
         except BaseException:
             self._turns.let_go(CommandKind.COMMAND, command.id)
             raise
@@ -135,17 +135,16 @@ class VmTarget:
 
     def _isolation(self, command: Command | None = None) -> Isolation:
         host, account = self._connection.host, self._account
+        workspace = (command and command.workspace) or self.workspace
         if account and not (command and command.as_login):
             return Isolation(
                 Place.VM,
                 host,
                 account.user,
-                workspace=self.workspace,
+                workspace=workspace,
                 engine_at_hand=account.has_engine,
                 login=account.name,
             )
         facts = self._connection.facts
         user = f"{facts.uid}:{facts.gid}"
-        return Isolation(
-            Place.VM, host, user, workspace=self.workspace, engine_at_hand=facts.has_engine, login=facts.user
-        )
+        return Isolation(Place.VM, host, user, workspace=workspace, engine_at_hand=facts.has_engine, login=facts.user)

@@ -176,6 +176,8 @@ def _rules(step: Step) -> Iterator[str]:
         yield f"if {jinja.bare(step.condition.source)}"
     if step.matrix:
         yield described(step.matrix)
+    if step.own_workspace:
+        yield "a workspace of its own" if not step.matrix else "a workspace for each"
     if step.timeout:
         yield f"at most {limit(step.timeout.known) if step.timeout.known is not None else _value(step.timeout)}"
     if step.retry.attempts > 1:

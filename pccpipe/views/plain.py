@@ -36,6 +36,7 @@ from pccpipe.record.events import (
     StepStarted,
     TargetUnavailable,
     Warned,
+    WorkspaceCopied,
 )
 from pccpipe.record.run_events import (
     AlwaysStarted,
@@ -157,6 +158,8 @@ def _text(what: Happening, at: float) -> str:
             return f"cancelled by {by}; running commands have {duration(what.grace)} to end"
         case AlwaysStarted():
             return f"steps ended ({what.status}); the steps under `always:` begin"
+        case WorkspaceCopied():
+            return f"{what.step} has its own copy of the workspace, after {duration(what.seconds)}"
         case Warned():
             return f"{what.step + ' ' if what.step else ''}warning: {what.message}"
         case RunEnded() | RunStopped() | RunWaiting() | Output() | Activity() | TargetUnavailable():

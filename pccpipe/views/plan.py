@@ -197,6 +197,8 @@ def _rules(planned: PlannedStep) -> list[str]:
     if planned.result:
         forgeable = " (unattested: without `run_as`, a command on the VM could forge it)" if planned.unattested else ""
         rules.append(f"result: {planned.result}{forgeable}")
+    if step.own_workspace and not step.matrix:
+        rules.append("workspace: its own copy, which goes at its end; downloads into a folder of its own")
     if planned.timeout is not None:
         rules.append(f"timeout: {_seconds(planned.timeout)}")
     if step.retry.attempts > 1:
@@ -286,6 +288,7 @@ def _step_json(planned: PlannedStep) -> Json:
         "ways": [_way_json(way) for way in planned.ways],
         "if": planned.condition,
         "timeout": _number(planned.timeout),
+        "workspace": "own" if step.own_workspace else None,
         "attempts": step.retry.attempts,
         "retry_exit_codes": [*sorted(step.retry.exit_codes)],
         "continue_on_error": step.continue_on_error,

@@ -26,6 +26,10 @@ class Side(StrEnum):
     VM = "vm"
 
 
+COPIED = "own"
+"""The method of `Sent` when `prepare` made a step's own copy."""
+
+
 class Sent(Struct, frozen=True):
     files: int
     bytes: int
@@ -79,6 +83,24 @@ class Workspace(Protocol):
         """The copies have a git repository of pccpipe's."""
         ...
 
+    @property
+    def label(self) -> str:
+        """The folder in `artifacts/` for downloads of a step's own copy; "" for the run's workspace."""
+        ...
+
+    def folder_on(self, side: Side) -> str:
+        """Return the folder of a step's own copy on `side`, as its machine names it; "" for the run's workspace."""
+        ...
+
+    def own(self, name: str, *, is_disposable: bool) -> OwnWorkspace:
+        """Return the copy of this workspace for a step that has one of its own; the first command makes it.
+
+        Args:
+            name: the same after a resume, and unique in the run.
+            is_disposable: nobody needs its changes after the step.
+        """
+        ...
+
     def has_undiffed_changes(self, halt: Halt | None = None) -> bool:
         """Say whether the local copy may have changes that are in no diff; such a copy must not be deleted."""
         ...
@@ -127,4 +149,12 @@ class Workspace(Protocol):
 
         Returns the names that were not fetched.
         """
+        ...
+
+
+class OwnWorkspace(Workspace, Protocol):
+    """The workspace of a step with `workspace: own`."""
+
+    def end(self, halt: Halt) -> Path | None:
+        """Remove the copy; return its local folder if it stays there, with an agent's work that no diff has."""
         ...

@@ -9,7 +9,7 @@ from pathlib import Path
 from msgspec import Struct
 from msgspec.structs import asdict
 
-from pccpipe.layout import SYNC_STATE
+from pccpipe.layout import OWN_COPIES, SYNC_STATE
 from pccpipe.record.files import write_atomically
 from pccpipe.workspace.base import Side
 
@@ -28,6 +28,8 @@ class WorkspaceState(Struct):
     """The local copy may have changes that are not in the last diff."""
     git: bool = False
     """The copies have a git repository with what was uploaded."""
+    is_disposable: bool = False
+    """Nobody needs its changes after its step: it is a copy of a step without an agent."""
 
     def save(self, file: Path) -> None:
         write_atomically(file, json.dumps(asdict(self)).encode())
@@ -41,15 +43,20 @@ class WorkspaceState(Struct):
             *(kept["exclude"], kept["has_copy"], kept["on_vm"], newest, kept["last_patch"], kept["stale_patch"]),
             # Older records have none.
             git=kept.get("git", False),
+            is_disposable=kept.get("is_disposable", False),
         )
 
 
 def has_only_copy_on_vm(record: Path) -> bool:
-    """Say whether the VM may have changes of a run's workspace that were never fetched; True if unknown."""
+    """Say whether the VM may have changes of a run's workspaces that were never fetched; True if unknown."""
+    return any(map(_is_only_copy, (record / SYNC_STATE, *record.glob(f"{OWN_COPIES}/*/{SYNC_STATE}"))))
+
+
+def _is_only_copy(file: Path) -> bool:
     try:
-        state = WorkspaceState.load(record / SYNC_STATE)
+        state = WorkspaceState.load(file)
     except FileNotFoundError:
-        return False  # the run never uploaded anything
+        return False  # nothing was ever uploaded
     except (OSError, ValueError, LookupError, TypeError):
         return True
-    return bool(state.has_copy and state.on_vm and state.newest is Side.VM)
+    return bool(state.has_copy and state.on_vm and state.newest is Side.VM and not state.is_disposable)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from pccpipe.cancel import Halt, unless_halted
@@ -33,7 +34,17 @@ from pccpipe.workspace.pack import Pack
 from pccpipe.workspace.state import WorkspaceState
 
 if TYPE_CHECKING:
+    from pccpipe.workspace.own import OwnCopy
     from pccpipe.workspace.vm_copy import VmCopy
+
+
+class Copies(Struct, frozen=True):
+    """The copies for steps with `workspace: own`."""
+
+    folder: str = ""
+    """On the VM."""
+    root: Callable[[str, str], bool] = lambda *_: False
+    """Runs a script as root in the copy at a folder, if possible; returns whether it succeeded."""
 
 
 class WorkspaceSync:
@@ -50,6 +61,7 @@ class WorkspaceSync:
         keeps_folder: another user makes and removes `remote`: `remove` only empties it.
         root: runs a script in the newest copy as root, if possible; returns whether it succeeded.
         own: a pattern for pccpipe's own files in the user's folder, which are not part of the workspace.
+        copies: those for steps with a workspace of their own.
     """
 
     def __init__(
@@ -66,7 +78,9 @@ class WorkspaceSync:
         keeps_folder: bool = False,
         root: Callable[[str], bool] = lambda _: False,
         own: str = "",
+        copies: Copies | None = None,
     ) -> None:
+        self._copies = copies or Copies()
         self._own = (own,) if own else ()
         self._user_folder = user_folder
         self._copy = local_copy
@@ -107,6 +121,18 @@ class WorkspaceSync:
     @property
     def has_git(self) -> bool:
         return self._state.git
+
+    @property
+    def label(self) -> str:
+        return ""
+
+    def folder_on(self, side: Side) -> str:  # noqa: ARG002 - the target knows the run's workspace
+        return ""
+
+    def own(self, name: str, *, is_disposable: bool) -> OwnCopy:
+        from pccpipe.workspace.own import OwnCopy
+
+        return OwnCopy(self, name, is_disposable=is_disposable)
 
     def has_undiffed_changes(self, halt: Halt | None = None) -> bool:
         with self._lock:

@@ -8,8 +8,8 @@ from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 from pccpipe.cancel import Halt
-from pccpipe.errors import ActionError, Lost, Unavailable
-from pccpipe.layout import WORKSPACES
+from pccpipe.errors import ActionError, Lost, Unavailable, WorkspaceGone
+from pccpipe.layout import COPIES, WORKSPACES
 from pccpipe.machine.base import Done, Machine, cannot_write, is_full
 from pccpipe.machine.entering import check_entered, enter
 from pccpipe.machine.haltable import until_halted
@@ -22,6 +22,7 @@ from pccpipe.workspace.fetch import Unlock, fetch_paths, fetch_tree, unlock_own
 from pccpipe.workspace.intake import Counted, KnownTree, Limits
 from pccpipe.workspace.pack import Pack
 from pccpipe.workspace.send import send, send_git
+from pccpipe.workspace.tree_copy import copy_tree
 
 T = TypeVar("T")
 
@@ -75,6 +76,22 @@ class VmCopy:
         return self._retried(
             lambda machine: fetch_paths(machine, self._folder, paths, target, limits, masker, self._unlocks(machine))
         )
+
+    def copy_to(self, folder: str) -> None:
+        """Make `folder` a copy of this one, on the VM."""
+
+        def attempt(machine: Machine) -> None:
+            try:
+                copy_tree(machine, self._folder, folder)
+            except WorkspaceGone:
+                raise
+            except ActionError:
+                # It may contain files that only their owner, or root, can open.
+                unlock_own(machine, self._folder, ["."])
+                self._run_as_root(as_root.OPEN_UP_ROOTS)
+                copy_tree(machine, self._folder, folder)
+
+        self._retried(attempt)
 
     def missing(self, paths: Sequence[str]) -> list[str]:
         """Return the paths that do not exist, or that only a link out of the workspace leads to."""
@@ -141,18 +158,24 @@ def _removal(remote: str, *, keeps_folder: bool) -> str:
     # Remove the run's own folder and nothing else, whatever the settings say.
     own = folder.parent if keeps_folder else folder
     assert folder.is_absolute()
-    assert own.parent.name == WORKSPACES
+    assert own.parent.name == WORKSPACES or COPIES in own.parent.parts
     assert own.name not in {"", ".", ".."}
     name = shlex.quote(own.name if not keeps_folder else remote)
     if not keeps_folder:
         runs = shlex.quote(str(own.parent))
+        is_step_copy = COPIES in own.parent.parts
+        # A copy that was cut off has such a name. The last copy takes the folder with it.
+        parts = f" ./.{name}.*" if is_step_copy else ""
+        last = f"cd .. && rmdir {runs} 2>/dev/null; :" if is_step_copy else ""
         # Removes a link in the folder's place, and nothing that it leads to. Follows no link inside either.
         return f"""export LC_ALL=C
             [ ! -L {runs} ] || {{ echo {runs} is a symbolic link now >&2; exit 1; }}
             cd -P -- {runs} 2>/dev/null || exit 0
-            rm -rf -- ./{name} 2>/dev/null && exit
-            [ -L ./{name} ] || chmod -R u+rwX -- ./{name} 2>/dev/null
-            exec rm -rf -- ./{name}"""
+            rm -rf -- ./{name}{parts} 2>/dev/null || {{
+              [ -L ./{name} ] || chmod -R u+rwX -- ./{name}{parts} 2>/dev/null
+              rm -rf -- ./{name}{parts} || exit
+            }}
+            {last}"""
     # The account may not remove or replace this folder.
     return f"""export LC_ALL=C
         [ -d {name} ] || exit 0

@@ -21,15 +21,15 @@ PAGES = sorted({ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").g
 
 ENGLISH = """
 above accepted added adds after allow allowed answering as asked at bad before begun busy by cached cancelling change
-changed changes closed consented continue copies create creep day days denied description do done dropped empty end
-ended error estimated every exceeded exclude expect exposed extends external facts fail failed fails failure folders
-format from given grace had hand hang have hidden hide hosted identity if ignored in include incompatible kind known
-large last left lines maps match max maximum may message messages minimum missing more name needed new no nonsense not
-notes number of on only options out outside passed per piece queued raises rationale read refused remove removed
-requested required reserved retries retrying risks say scope seconds set shared signal size skipped space start
-started stopped stops succeeded summary taken tests text tiers time timed times title too tool tools tried trusted
-type unknown unreachable unread unseen unset until untrusted up usage use used user users values version via wait
-waiting warned warnings when who with
+changed changes closed consented continue copied copies create creep day days denied description do done dropped empty
+end ended error estimated every exceeded exclude expect exposed extends external facts fail failed fails failure
+folders format from given grace had hand hang have hidden hide hosted identity if ignored in include incompatible kind
+known large last left lines maps match max maximum may message messages minimum missing more name needed new no
+nonsense not notes number of on only options out outside passed per piece queued raises rationale read refused remove
+removed requested required reserved retries retrying risks say scope seconds set shared signal size skipped space start
+started stopped stops succeeded summary taken tests text tiers time timed times title too tool tools tried trusted type
+unknown unreachable unread unseen unset until untrusted up usage use used user users values version via wait waiting
+warned warnings when who with
 """
 """Words that mean in a name what they mean in any English text."""
 

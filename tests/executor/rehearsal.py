@@ -67,6 +67,14 @@ class NotedWorkspace:
     lasts: float = 0.0
     """Seconds that each transfer takes."""
     removal_lasts: float = 0.0
+    label: str = ""
+
+    def folder_on(self, side: Side) -> str:
+        return f"/own/{self.label}" if self.label else ""
+
+    def own(self, name: str, *, is_disposable: bool) -> NotedCopy:
+        self.calls.append(f"own {name}{'' if is_disposable else ' of an agent'}")
+        return NotedCopy(self.local_folder, self.calls, self.vm_gone, self.broken, label=name)
 
     def resume(self) -> None:
         self._call("resume")
@@ -112,6 +120,25 @@ class NotedWorkspace:
         self._call("remove")
         halt.wait(self.removal_lasts)
         return ()
+
+
+class NotedCopy(NotedWorkspace):
+    """A step's own copy; it begins its lines with its name."""
+
+    def prepare(self, side: Side, halt: Halt, *, or_last_known: bool = False) -> Sent | None:
+        self.calls.append(f"{self.label}: prepare {side.value}")
+        return None
+
+    def mark_changed(self, side: Side) -> None:
+        """Note nothing."""
+
+    def download(self, paths: Sequence[str], into: Path, halt: Halt) -> Downloaded:
+        self.calls.append(f"{self.label}: download into {into.name}")
+        return Downloaded(1, 1, (), ())
+
+    def end(self, halt: Halt) -> Path | None:
+        self.calls.append(f"{self.label}: end")
+        return None
 
 
 class DummyTargets(dict[Place, DummyTarget]):
