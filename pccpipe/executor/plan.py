@@ -131,7 +131,7 @@ class _Planner(Struct):
         at_once, inside = _at_once(step.matrix_parallel), at.inside(path)
         legs = self._legs(matrix, path, at)
         if legs is None:
-            yield self._group(step, "matrix", f"a leg for {described(matrix)}; {at_once}", path, at)
+            yield self._group(step, "matrix", f"{described(matrix)}; {at_once}", path, at)
             of_leg = replace(step, id=f"{step.id}[...]", matrix=None, condition=None)
             names = {name: value for name, value in inside.names.items() if name != "matrix"}
             yield from self._step(of_leg, f"{path}[...]", replace(inside, names=names))

@@ -11,6 +11,7 @@ from pccpipe.errors import ExpressionError
 from pccpipe.model_api import ModelApi
 from pccpipe.outcome import IsolationMode, Place
 from pccpipe.policy.folders import OUTSIDE, AllowedFolders
+from pccpipe.policy.legs import KnownLegs, LegsOf, narrowed
 from pccpipe.policy.policy import Origin, Policy, SecretRule
 from pccpipe.spec import units
 from pccpipe.spec.build_container import UNLIMITED
@@ -92,25 +93,37 @@ class _Judge:
 
     def known(self, path: KeyPath, value: Json, what: str) -> str | None:
         """Return a text with the run's inputs in it; None if it is missing, or refused, or not known yet."""
+        return next(iter(self.known_texts(path, value, what, lambda: None)), None)
+
+    def known_texts(self, path: KeyPath, value: Json, what: str, legs: LegsOf) -> list[str]:
+        """Return a text as it is in each leg of a matrix; none if it is missing, or refused, or not known yet.
+
+        Args:
+            legs: gives the legs, for a text that reads a matrix; None if it may not, or if the run itself gives them.
+        """
         if not isinstance(value, str) or "${{" not in value:
-            return value if isinstance(value, str) else None
+            return [value] if isinstance(value, str) else []
         from pccpipe.spec import jinja
 
         analysis = jinja.analyse(value)
         if analysis.wrong:
-            return None  # the check of the pipeline's meaning says so
-        if any(chain[0] != "inputs" for chain in analysis.references):
+            return []  # the check of the pipeline's meaning says so
+        names = {chain[0] for chain in analysis.references}
+        known = legs() if "matrix" in names else ()
+        if known is None or names - {"inputs", "matrix"}:
             self.refuse(
                 path, f"{what} `{value}`", "it is known only when the step begins; write it out, or take an input"
             )
-            return None
-        if self.inputs is None:
-            return None
-        try:
-            return Template(value, self.source.of_value(path)).render({"inputs": self.inputs})
-        except ExpressionError as error:
-            self.refuse(path, f"{what} `{value}`", error.message)
-            return None
+            return []
+        if self.inputs is None and "inputs" in names:
+            return []
+        template, texts = Template(value, self.source.of_value(path)), dict[str, None]()
+        for leg in narrowed(known, analysis.references):
+            try:
+                texts[template.render({"inputs": self.inputs, "matrix": leg})] = None
+            except ExpressionError as error:
+                self.refuse(path, f"{what} `{value}`", error.message)
+        return list(texts)
 
     def ceiling(self, path: KeyPath, value: Json, most: float | None, unit: object, word: str) -> None:
         if most is None or value is None or isinstance(value, bool):
@@ -132,6 +145,7 @@ class _Pipeline(_Judge):
     def __init__(self, source: Source, folder: Path, policy: Policy, inputs: Mapping[str, Json] | None) -> None:
         super().__init__(source, folder, policy, inputs)
         self._defaults = mapping(self.data.get("defaults"))
+        self._legs = KnownLegs(source, self._contained(), inputs)
 
     def judged(self) -> list[Problem]:
         for name, spec in mapping(self.data.get("inputs")).items():
@@ -190,14 +204,17 @@ class _Pipeline(_Judge):
         for key in ("context", "dockerfile"):
             self._file_text((*path, key), build.get(key))
         if self.policy.images is not None:
-            image = self.known((*path, "image"), build.get("image"), "the image")
-            if image is not None and image not in self.policy.images:
+            for image in self.known_texts(
+                (*path, "image"), build.get("image"), "the image", lambda: self._legs.at(path[:-1])
+            ):
                 # The engine may be the controller's, or another project's as well: its images are by name.
+                if image in self.policy.images:
+                    continue
                 self.refuse((*path, "image"), f"building the image `{image}`", "the policy lists no such image")
 
     def _service(self, path: KeyPath, spec: Mapping[str, Json]) -> None:
         self.place(path, Place.CONTAINER.value, self.policy.places, "a service is")
-        self._image((*path, "image"), spec.get("image"))
+        self._image((*path, "image"), spec.get("image"), lambda: self._legs.at(path[:-2]))
         capabilities = spec.get("capabilities", list(CAPABILITIES))
         if capabilities:
             at = (*path, "capabilities") if "capabilities" in spec else path
@@ -272,7 +289,7 @@ class _Pipeline(_Judge):
                 self.refuse((*path, "models", index), f"the model `{known}`", f"allowed: {', '.join(rule.models)}")
 
     def _container(self, path: KeyPath, spec: Mapping[str, Json]) -> None:
-        self._image((*path, "image"), spec.get("image"))
+        self._image((*path, "image"), spec.get("image"), lambda: self._legs.of_image(str(path[-1])))
         for index, entry in enumerate(listed(spec.get("egress"))):
             if self.policy.hosts is not None and not any(_covers(host, str(entry)) for host in self.policy.hosts):
                 hosts = ", ".join(self.policy.hosts) or "none"
@@ -289,12 +306,25 @@ class _Pipeline(_Judge):
         if self.policy.loosened is not None and text not in self.policy.loosened:
             self.refuse(path, f"`{text}`", f"allowed: {', '.join(self.policy.loosened) or 'none'}")
 
-    def _image(self, path: KeyPath, value: Json) -> None:
+    def _contained(self) -> list[tuple[KeyPath, str]]:
+        """Return each step that may run in a container, with its `container:`."""
+        found: list[tuple[KeyPath, str]] = []
+        for path, step in self._steps(self.data, ()):
+            boxes = (
+                step.get("container", self._defaults.get("container")),
+                mapping(step.get("fallback")).get("container"),
+            )
+            found += ((path, box) for box in boxes if isinstance(box, str))
+        return found
+
+    def _image(self, path: KeyPath, value: Json, legs: LegsOf) -> None:
+        if self.policy.images is not None or self.policy.digests_required:
+            for image in self.known_texts(path, value, "the image", legs):
+                self._known_image(path, image)
+
+    def _known_image(self, path: KeyPath, image: str) -> None:
         images = self.policy.images
-        if images is None and not self.policy.digests_required:
-            return
-        image = self.known(path, value, "the image")
-        if image is None or (images is not None and image in images):
+        if images is not None and image in images:
             return
         if images is not None and not any(fnmatch.fnmatchcase(image, pattern) for pattern in images):
             self.refuse(path, f"the image `{image}`", f"allowed: {', '.join(images) or 'none'}")

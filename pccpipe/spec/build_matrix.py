@@ -32,3 +32,22 @@ def _entries(source: Source, path: KeyPath, data: Json) -> tuple[Leg, ...] | Exp
 
 def _expression(source: Source, path: KeyPath, data: Json) -> Expression | None:
     return Expression(data, source.of_value(path)) if isinstance(data, str) else None
+
+
+def is_sound(data: Json) -> bool:
+    """Say whether the structure is right; another problem says so if it is not."""
+    if not isinstance(data, dict):
+        return isinstance(data, str)
+    parts = [data[part] for part in PARTS if part in data]
+    values = [each for name, each in data.items() if name not in PARTS]
+    return (
+        all(isinstance(each, list | str) for each in (*parts, *values))
+        and all(isinstance(value, str | int | float) for each in values for value in listed(each))
+        and all(isinstance(entry, dict) for each in parts for entry in listed(each))
+        and all(
+            isinstance(value, str | int | float)
+            for each in parts
+            for entry in listed(each)
+            for value in mapping(entry).values()
+        )
+    )

@@ -10,9 +10,9 @@ from msgspec.structs import replace
 
 from pccpipe.errors import PccpipeError
 from pccpipe.spec.absent import NoResult
-from pccpipe.spec.build_matrix import build_matrix
+from pccpipe.spec.build_matrix import build_matrix, is_sound
 from pccpipe.spec.containers import extended, settings
-from pccpipe.spec.data import items, listed, mapping
+from pccpipe.spec.data import items, mapping
 from pccpipe.spec.expression import Template
 from pccpipe.spec.matrix import PARTS, Leg, Matrix, Scalar, duplicates, text_of
 from pccpipe.spec.names import ANY_NAME, MatrixNames, Visible
@@ -42,7 +42,7 @@ class MatrixChecker:
             return visible
         at = (*path, "matrix")
         self._expressions(at, data, visible)
-        if not _is_sound(data):
+        if not is_sound(data):
             return replace(visible, matrix=ANY_NAME)
         matrix = build_matrix(self._values.source, at, data)
         names, legs = _names(matrix), matrix.known
@@ -204,25 +204,6 @@ def missing_name(text: str, visible: Visible) -> str | None:
 
 def _reads(text: str, name: str) -> bool:
     return bool(re.search(rf"\bmatrix\b(?:\.{re.escape(name)}\b|\[|\s*\|)", text))
-
-
-def _is_sound(data: Json) -> bool:
-    """Say whether the structure is right; another problem says so if it is not."""
-    if not isinstance(data, dict):
-        return isinstance(data, str)
-    parts = [data[part] for part in PARTS if part in data]
-    values = [each for name, each in data.items() if name not in PARTS]
-    return (
-        all(isinstance(each, list | str) for each in (*parts, *values))
-        and all(isinstance(value, str | int | float) for each in values for value in listed(each))
-        and all(isinstance(entry, dict) for each in parts for entry in listed(each))
-        and all(
-            isinstance(value, str | int | float)
-            for each in parts
-            for entry in listed(each)
-            for value in mapping(entry).values()
-        )
-    )
 
 
 def _names(matrix: Matrix) -> tuple[str, ...] | frozenset[str]:

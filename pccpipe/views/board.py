@@ -225,6 +225,8 @@ def _notes(state: RunState, step: StepState | None, node: Node, now: float, *, c
         pieces.append((facts_text(step.kind or "", step.facts), "dim"))
     if step.warning and step.had is None and step.outcome is None:
         pieces.append((harmless_line(step.warning), "yellow"))
+    if step.outcome is Outcome.SKIPPED and step.message:
+        pieces.append((harmless_line(step.message), "dim"))
     if step.outcome and step.outcome not in {Outcome.SUCCEEDED, Outcome.SKIPPED}:
         separator = " · " if pieces else ""
         pieces.append((f"{separator}{harmless_line(why(step))}", "yellow" if step.ignored else "red"))

@@ -195,7 +195,7 @@ def _unavailable(what: TargetUnavailable) -> list[str]:
 def _step_ended(what: StepEnded) -> str:
     text = f"{what.step} {OUTCOME_WORDS[what.outcome]}"
     if what.outcome is Outcome.SKIPPED:
-        return text
+        return f"{text}: {what.message}" if what.message else text
     text += f" in {duration(what.seconds)}"
     if what.outcome is not Outcome.SUCCEEDED or what.message:
         text += f": {reason_text(what.reason) if what.reason else what.message.partition(chr(10))[0]}"

@@ -99,7 +99,7 @@ def _ended(node: Node) -> str:
         return f"{step.kind}, running{beside} since {date(step.started_at)}"
     text = OUTCOME_WORDS[step.outcome]
     if step.outcome is Outcome.SKIPPED:
-        return text
+        return text + _because(step.message)
     text = f"{text} in {duration(step.seconds)}" + (", ignored" if step.ignored else "")
     return text + _because(step.message) + (f" ({step.code})" if step.code else "")
 

@@ -21,7 +21,7 @@ from tests.executor.rehearsal import Stage
 PIPELINE = """
 env: {A: b}
 timeout: 1h
-inputs: {n: {type: integer, default: 3, minimum: 1, maximum: 5, description: how many}, word: {type: string, default: a, enum: [a, b]}}
+inputs: {n: {type: integer, default: 3, minimum: 1, maximum: 5, description: how many}, word: {type: string, default: a, enum: [a, b]}, many: {type: list, default: [1, a], enum: [1, a]}}
 secrets: {KEY: {from: env, name: KEY, via: proxy, api: openai, upstream: "https://example.org", allow: ["GET /x"], models: [m]}}
 defaults: {on: vm, timeout: 5m, env: {C: d}, cwd: ., retry: {attempts: 1, backoff: 1s, on: [failed]}, log_limit: 10m, shell: sh, shell_options: [errexit]}
 containers:
@@ -46,6 +46,8 @@ steps:
     isolation: preferred
   - {id: coded, run: x, continue_on_error: {exit_codes: [1]}}
   - {id: m, matrix: {v: [1, x, 1.5], w: [true]}, max_parallel: 2, run: "echo ${{ matrix.v }}"}
+  - {id: legs, matrix: {v: "${{ inputs.many }}", w: [1, b], include: [{w: 3, x: true}], exclude: [{w: b}]}, run: "echo ${{ matrix.x }}"}
+  - {id: chosen, matrix: {box: [box]}, container: "${{ matrix.box }}", run: x}
   - {id: loop, repeat: {max: 2, until: iteration == 1}, steps: [{id: b, on: container, container: box, run: x}]}
   - {id: both, max_parallel: 1, parallel: [{id: c, run: x}, {id: d, on: vm, run: x, fallback: {on: local, run: y, env: {I: j}}}]}
   - {id: image, build: {image: i, context: ., dockerfile: Dockerfile, args: {K: l}, when: missing}}

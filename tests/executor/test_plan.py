@@ -151,7 +151,7 @@ def test_the_plan_has_the_legs_that_inputs_give_and_says_which_values_a_run_will
         *("none", "plan", "unknown", "unknown[...]"),
     ]
     assert plan.steps[4].does == "no legs: it will be skipped"
-    each = "a leg for n: each of steps.plan.result.n; box: a, b; excluded: box b; at most 2 at once"
+    each = "n: each of steps.plan.result.n; box: a, b; excluded: box b; at most 2 at once"
     assert plan.steps[6].does == each
     assert plan.steps[7].ways[0].command == "x ${{ matrix.n }}"
     assert plan.steps[7].ways[0].choice == "${{ matrix.box }}"

@@ -338,3 +338,61 @@ def test_a_project_file_is_judged(folder: Path) -> None:
     assert [message.split("`")[1] for _, message in found[1:]] == ["10.1.1.1", "../key", "other"]
     allowed = Policy.untrusted(places=list(Place), folders=[folder.parent], vms=["jump", "10.1.*", "other"])
     assert load_project(file, {}, check=ProjectCheck(allowed)).id == "theirs"
+
+
+LEGS = """version: 1
+name: x
+inputs: {{tags: {{type: list, default: [a]}}, box: {{type: list, default: [a]}}}}
+containers:
+  good: {{image: "node:${{{{ matrix.tag }}}}"}}
+  child: {{extends: good}}
+  other: {{image: "{other}"}}
+steps:
+  - {{id: plan, run: x, result: {{path: plan.json}}}}
+  - {{id: a, matrix: {matrix}, container: {container}, run: x}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("matrix", "container", "refusals"),
+    [
+        ("{tag: [18, 20]}", "good", []),
+        ("{tag: [18, 22]}", "good", ["node:22"]),
+        ("{tag: [18, 22], exclude: [{tag: 22}]}", "good", []),
+        ("{tag: [18], include: [{tag: 23}]}", "child", ["node:23"]),
+        ("{tag: [18], include: [{tag: 23, box: good}]}", "\"${{ matrix.box or 'good' }}\"", ["node:23"]),
+        ("{tag: [18], box: [good], include: [{tag: 23, box: other}]}", '"${{ matrix.box }}"', []),
+        ('{tag: "${{ steps.plan.result }}"}', "good", ["node:${{ matrix.tag }}"]),
+        ('"${{ steps.plan.result }}"', '"${{ matrix.box }}"', ["node:${{ matrix.tag }}"]),
+        (
+            "{" + ", ".join(f"x{n}: [1, 2, 3, 4]" for n in range(40)) + ", tag: [18]}",
+            "good",
+            ["node:${{ matrix.tag }}"],
+        ),
+    ],
+)
+def test_the_image_of_each_leg_is_judged(
+    refused: Callable[..., list[Problem]], matrix: str, container: str, refusals: list[str]
+) -> None:
+    policy = Policy(images=("node:18", "node:20", "fine"))
+    text = LEGS.format(other="fine", matrix=matrix, container=container)
+    found = [problem.message for problem in refused(text, policy)]
+    assert len(found) == len(refusals)
+    assert all(f"`{image}`" in message for image, message in zip(refusals, found, strict=True)), found
+
+
+def test_the_images_that_an_input_gives_are_judged_when_it_is_known(folder: Path) -> None:
+    policy = Policy(images=("node:18", "fine"))
+    file = folder / "p.yaml"
+    file.write_text(LEGS.format(other="fine", matrix='{tag: "${{ inputs.tags }}"}', container="good"))
+    pipeline = load_pipeline(file, check=PipelineCheck(policy))
+    project = Project("p", IsolationMode.LOCAL)
+    hold(policy, pipeline, project, {"tags": [18], "box": []})
+    with pytest.raises(PolicyRefused, match="the image `node:20`"):
+        hold(policy, pipeline, project, {"tags": [18, 20], "box": []})
+
+
+def test_the_built_image_of_each_leg_is_judged(refused: Callable[..., list[Problem]]) -> None:
+    policy = Policy(images=("node:18",))
+    text = _steps("matrix: {tag: [18, 20]}, build: {image: 'node:${{ matrix.tag }}', context: .}")
+    assert ["node:20" in problem.message for problem in refused(text, policy)] == [True]
