@@ -84,7 +84,7 @@ class NotReady(Struct, frozen=True):
     words: str
     """A sentence: it ended with exit code 1; its check failed for 60 s."""
     output: str = ""
-    """The last output of the check; the service's own is in its log."""
+    """The end of the service's output, if it ended; not masked."""
     exit_code: int | None = None
     """The service's exit code, if it ended."""
 
@@ -137,6 +137,6 @@ class ServiceHost(Protocol):
         """
         ...
 
-    def attach(self, token: Token) -> RunningService:
+    def attach(self, token: Token, service: ServiceCommand) -> RunningService:
         """Return a service that another process started. Raises `Unavailable`, `Lost` if the engine has it no more."""
         ...

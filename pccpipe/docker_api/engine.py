@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from pccpipe.docker_api.isolation import engine_options
+from pccpipe.docker_api.isolation import engine_options, part
 from pccpipe.docker_api.problems import SDK_ERRORS, ApiCall, from_sdk, unavailable
 from pccpipe.docker_api.stream import EngineAnswer, EngineAnswerError
 from pccpipe.errors import ActionError, Broken, LimitExceeded, Nonsense, Unavailable, UsageError
@@ -189,10 +189,16 @@ class DockerEngine:
             raise Nonsense(self.machine.host, f"account of {what}", said)
         return said
 
-    def listed(self, labels: Mapping[str, str], *, running: bool = False) -> dict[str, Mapping[str, str]]:
-        """Return the mounts of each container with these labels: source by folder, by id. Raises `Unavailable`."""
+    def listed(
+        self, labels: Mapping[str, str], *, running: bool = False, without: str = ""
+    ) -> dict[str, Mapping[str, str]]:
+        """Return the mounts of each container with these labels: source by folder, by id. Raises `Unavailable`.
+
+        Args:
+            without: leave out the containers with this label.
+        """
         made = self.containers(*(f"{key}={value}" for key, value in labels.items()), running=running)
-        return {self.id_of(each): _mounted(each) for each in made}
+        return {self.id_of(each): _mounted(each) for each in made if without not in part(each, "Labels")}
 
     def id_of(self, made: Json) -> str:
         """Read the id of a container, or of a command in one, in an answer of the engine. Raises Nonsense."""
@@ -259,6 +265,13 @@ class DockerEngine:
         config = found.get("Config")
         labels = config.get("Labels") if isinstance(config, dict) else None
         return {name: str(value) for name, value in labels.items()} if isinstance(labels, dict) else {}
+
+    def image_words(self, image: str) -> tuple[list[str], list[str]]:
+        """Return an image's own entrypoint and command; both empty without the image. Raises `Unavailable`."""
+        config = (self._inspect_image(image) or {}).get("Config")
+        words = [config.get(key) if isinstance(config, dict) else None for key in ("Entrypoint", "Cmd")]
+        entrypoint, command = ([str(word) for word in each] if isinstance(each, list) else [] for each in words)
+        return entrypoint, command
 
     def image_id(self, image: str) -> str | None:
         """Return the id behind an image's name; None if the engine has no such image. Raises `Unavailable`."""

@@ -40,6 +40,11 @@ MARK_LABEL = "pccpipe.mark"
 LIMIT_LABEL = "pccpipe.limit"
 """Seconds after which the container ends by itself."""
 
+NO_NAMES: list[Json] = ["127.0.0.1"]
+"""The name server of a container without a way out: none outside.
+
+Docker before 25 passes on a container's questions even from an internal network.
+"""
 LOG_CONFIG: Json = {"Type": "local", "Config": {"max-size": "1g", "max-file": "2", "compress": "false"}}
 """The engine's copy of the output, to read on after a broken connection; it is removed with the container."""
 PODMAN_LOG: Json = {"Type": "json-file", "Config": {"max-size": "1g"}}
@@ -115,7 +120,8 @@ def create_body(
             "ReadonlyRootfs": settings.read_only_root,
             "Runtime": settings.runtime or "",
             "IpcMode": "private",
-            "NetworkMode": settings.network,
+            "NetworkMode": command.network or settings.network,
+            **({"Dns": NO_NAMES} if command.network and settings.network == "none" else {}),
             "Memory": settings.memory or 0,
             # The same as memory, so that the container cannot swap.
             "MemorySwap": settings.memory or 0,

@@ -26,6 +26,7 @@ from pccpipe.secrets.mask import Masker
 from pccpipe.secrets.prices import Prices
 from pccpipe.secrets.proxy.proxy import Proxy
 from pccpipe.secrets.values import Secrets
+from pccpipe.service import ServiceHost
 from pccpipe.spec.matrix import Leg
 from pccpipe.spec.model import Build, Pipeline
 from pccpipe.spec.project_model import Project
@@ -80,6 +81,11 @@ class Targets(Protocol):
 
     def remember_vm(self) -> None:
         """Record, for later runs, that an agent's code may run on the VM itself. Raises PccpipeError."""
+        ...
+
+    @property
+    def services(self) -> ServiceHost:
+        """Return the host of services. Raises `Unavailable` without an engine."""
         ...
 
     def leave(self) -> None:

@@ -30,6 +30,11 @@ class RemoteRunning(ABC):
     def isolation(self) -> Isolation:
         return self._isolation
 
+    @property
+    def is_followed(self) -> bool:
+        """True if a thread reads it that has not seen the end."""
+        return self._is_connected and self._exit is None
+
     def read(self, timeout: float) -> Chunk | Exit | None:
         deadline = time.monotonic() + timeout
         while not self._pending:

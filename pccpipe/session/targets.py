@@ -20,6 +20,7 @@ from pccpipe.outcome import IsolationMode, Place, Reason
 from pccpipe.record.index import has_ended
 from pccpipe.record.vm_history import VmHistory
 from pccpipe.secrets.values import Secrets
+from pccpipe.service import ServiceHost
 from pccpipe.session.vm import ProjectVm
 from pccpipe.spec.model import Build, Pipeline, Run
 from pccpipe.spec.project_model import Project
@@ -177,6 +178,13 @@ class ProjectTargets:
             finally:
                 file.write(mask.finish())
 
+    @property
+    def services(self) -> ServiceHost:
+        """Return the host of services, on the engine that `on: container` leads to. Raises `Unavailable`."""
+        if self._project.isolation_mode is IsolationMode.LOCAL:
+            raise Unavailable(Reason.ENGINE_MISSING, "the project's isolation_mode is local: it has no engine")
+        return self._container().services
+
     def leave(self) -> None:
         """Disconnect, and leave all of it as it is for the process that resumes the run."""
         with self._lock:
@@ -257,6 +265,7 @@ class ProjectTargets:
                 lambda: str(self.workspace.local_folder.absolute()),
                 lost_after=self._project.lost_after,
                 proxy=ProxyRoute(here, self._accept),
+                outside=frozenset({Place.LOCAL, Place.VM}),
             )
         workspace = self.vm.workspace
         return ContainerTarget(
@@ -306,6 +315,9 @@ class ProjectTargets:
 
         return AccountMachine(machine, self.vm.account, turns.working)
 
+    def _services_running(self) -> list[str]:
+        return self._container().services.containers()
+
     def _vm_turns(self, vm: ProjectVm) -> Turns | None:
         """Return the turns of commands and containers on the VM: they share an account and never run together."""
         if vm.account is None or self._turns is not None:
@@ -314,7 +326,13 @@ class ProjectTargets:
         from pccpipe.targets.turns import Turns
 
         place = RunDir(self._run_id, vm.state, vm.account)
-        self._turns = Turns(vm.connection, place, lambda: self._container().running(), resumes=self._resumes)
+        self._turns = Turns(
+            vm.connection,
+            place,
+            lambda: self._container().running(),
+            self._services_running,
+            resumes=self._resumes,
+        )
         return self._turns
 
 

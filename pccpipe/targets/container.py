@@ -14,6 +14,8 @@ from pccpipe.detached.running import LOST_AFTER
 from pccpipe.docker_api import relay
 from pccpipe.docker_api.engine import DockerEngine
 from pccpipe.docker_api.isolation import part
+from pccpipe.docker_api.networks import BRIDGE, Networks
+from pccpipe.docker_api.service_settings import SERVICE_LABEL
 from pccpipe.docker_api.settings import IN, PROXY, container_name
 from pccpipe.errors import Fenced, Lost, Refused, Unavailable
 from pccpipe.machine.account import Account
@@ -21,12 +23,13 @@ from pccpipe.machine.base import Listener, Machine, ProxyRoute, left_there
 from pccpipe.machine.gate import Gate, plain
 from pccpipe.machine.haltable import until_halted
 from pccpipe.machine.retry import UNREACHABLE, retrying
-from pccpipe.outcome import Reason
+from pccpipe.outcome import Place, Reason
 from pccpipe.target import Command, ContainerSettings, Running, Token
 from pccpipe.targets.container_exit import ContainerRef
 from pccpipe.targets.container_files import ContainerFiles
 from pccpipe.targets.container_start import ContainerStarter
 from pccpipe.targets.known_images import KnownImages
+from pccpipe.targets.services import EngineServices
 from pccpipe.targets.turns import CommandKind, TakingTurns, Turns
 from pccpipe.values import Json
 
@@ -52,6 +55,7 @@ class ContainerTarget:
         gate: the way to the commands' files, while the machine is the run's.
         root: the machine's folder for projects, if it has one; the workspace is pccpipe's own then.
         has_workspace: whether the run's copy of the code is there already.
+        outside: the places whose commands reach the machine's loopback ports.
     """
 
     def __init__(
@@ -69,6 +73,7 @@ class ContainerTarget:
         gate: Gate | None = None,
         root: str | None = None,
         has_workspace: Callable[[], bool] = lambda: False,
+        outside: frozenset[Place] = frozenset({Place.VM}),
     ) -> None:
         self._machine = machine
         self._run_id = run_id
@@ -79,6 +84,9 @@ class ContainerTarget:
         self._images = KnownImages(machine, root)
         self._files = ContainerFiles(self._engine, self._run_dir, account, root, has_workspace, kill_after)
         self._starter = ContainerStarter(self._engine, run_id, workspace, self._images, account, lost_after, kill_after)
+        self._networks = Networks(self._engine)
+        self.services = EngineServices(self._engine, self._run_dir, outside, lost_after, self._check_ours)
+        """Starts services on the engine."""
         self._proxy = proxy
         self._proxy_is_open_to_all = account is not None
         self._proxy_lock = threading.Lock()
@@ -100,6 +108,7 @@ class ContainerTarget:
 
     def take_over(self) -> None:
         self._used = True
+        self.services.take_over()
 
     def gives_sign(self) -> bool:
         """Ask the engine for a sign of life, and wait for that; return whether one came."""
@@ -132,6 +141,8 @@ class ContainerTarget:
             body = self._starter.body(command, owner, paths, hidden, has_git=has_git)
             self._check_open()
             ref = self._ref(command.id, self._starter.create(name, command, body), name)
+            if command.network and command.container.network == BRIDGE:
+                self._networks.join(BRIDGE, ref.container)
             if self._is_closed:
                 ref.remove_quietly()
             self._check_open()
@@ -157,15 +168,18 @@ class ContainerTarget:
 
     def _check_gate(self) -> None:
         """After a failed start, raise `Fenced` if another run took the machine over; raise nothing else."""
-        if self._run_dir.gate is None:
-            return
         try:
-            if self._machine.run(self._run_dir.gate.test).code:
-                self._run_dir.gate.check()
+            self._check_ours()
         except Fenced:
             raise
         except UNREACHABLE:
             return
+
+    def _check_ours(self) -> None:
+        """Raise `Fenced` if another run took the machine over, `Unavailable` if it is away."""
+        gate = self._run_dir.gate
+        if gate and self._machine.run(gate.test).code:
+            gate.check()
 
     def find(self, command: Command) -> Running | None:
         self._engine.open()
@@ -206,9 +220,9 @@ class ContainerTarget:
         return TakingTurns(running, self._turns, CommandKind.CONTAINER, command_id)
 
     def running(self) -> list[str]:
-        """Return the ids of the run's containers that run now. Raises `Unavailable`."""
+        """Return the ids of the run's containers that run now, without services. Raises `Unavailable`."""
         try:
-            return list(self._engine.listed({"pccpipe.run": self._run_id}, running=True))
+            return list(self._engine.listed({"pccpipe.run": self._run_id}, running=True, without=SERVICE_LABEL))
         except Unavailable as error:
             if error.reason is Reason.ENGINE_MISSING:
                 return []
@@ -243,6 +257,7 @@ class ContainerTarget:
 
     def close(self) -> tuple[str, ...]:
         self._is_closed = True
+        self.services.close()
         self._close_proxy()
         try:
             return self._remove_all() if self._used else ()
@@ -271,10 +286,13 @@ class ContainerTarget:
         """Remove everything of the run; return, in words, what could not be removed."""
         self._used = False
         try:
-            return retrying(lambda: (*self._remove_containers(), *self._files.remove()), CLOSE_LIMIT)
+            return retrying(self._removed, CLOSE_LIMIT)
         except Lost as lost:
             # `gc` goes by the containers' labels.
             return (left_there(self._machine.host, "what its containers left", lost.words, "pccpipe gc"),)
+
+    def _removed(self) -> tuple[str, ...]:
+        return (*self._remove_containers(), *self.services.remove(), *self._files.remove())
 
     def _remove_containers(self) -> list[str]:
         """Remove the run's containers, also those whose create call was answered to nobody.
@@ -285,7 +303,8 @@ class ContainerTarget:
         until = time.monotonic() + BUSY_LIMIT
         while True:
             left: dict[str, str] = {}
-            for container, mounts in self._engine.listed({"pccpipe.run": self._run_id}).items():
+            found = self._engine.listed({"pccpipe.run": self._run_id}, without=SERVICE_LABEL)
+            for container, mounts in found.items():
                 # Another project's run may have the same id on this engine.
                 if not plain(mounts.get(IN, f"{self._run_dir.state}/")).startswith(f"{self._run_dir.state}/"):
                     continue

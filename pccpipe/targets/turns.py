@@ -42,6 +42,8 @@ class Turns:
     Args:
         place: the folder of the run's commands; it has an account.
         containers: returns the ids of the run's running containers. Raises `Unavailable`.
+        services: returns the ids of the containers of its services, which a sweep spares: a user in an image may have
+            the account's number.
         resumes: whether an earlier process of the run may have begun some.
     """
 
@@ -50,6 +52,7 @@ class Turns:
         machine: Machine,
         place: RunDir,
         containers: Callable[[], Sequence[str]] = lambda: (),
+        services: Callable[[], Sequence[str]] = lambda: (),
         *,
         resumes: bool,
     ) -> None:
@@ -57,6 +60,7 @@ class Turns:
         self._machine = machine
         self._place = place
         self._containers = containers
+        self._services = services
         self._changed = threading.Condition()
         self._active: dict[CommandKind, set[str]] = {kind: set() for kind in CommandKind}
         self._ended: deque[str] = deque(maxlen=ENDED_KEPT)
@@ -165,6 +169,7 @@ class Turns:
         Raises `Unavailable`, with PROCESSES_LEFT if a process survives.
         """
         spared = list(self._containers()) if self._adopts or self._active[CommandKind.CONTAINER] else []
+        spared += self._services()
         script = programs.sweep(self._place, self._ended, spared, only_if_idle=self._adopts)
         done = reconnecting(self._machine, lambda: self._machine.run(script, SWEEP_TIMEOUT))
         state, _, names = done.stdout.decode(errors="replace").strip().partition(" ")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -28,6 +28,7 @@ from pccpipe.spec.model import Build
 from pccpipe.spec.project_model import Project, Vm
 from pccpipe.target import Command
 from pccpipe.targets.dummy import DummyTarget, Play
+from pccpipe.targets.dummy_services import DummyServices
 from pccpipe.values import Json
 from pccpipe.workspace.base import Changed, Downloaded, Sent, Side
 
@@ -146,6 +147,10 @@ class DummyTargets(dict[Place, DummyTarget]):
     vm_history: str | None = None
     fenced: str | None = None
     remembered = 0
+
+    def __init__(self, targets: Mapping[Place, DummyTarget]) -> None:
+        super().__init__(targets)
+        self.services = DummyServices()
 
     def gives_sign(self, place: Place) -> bool:
         return True
