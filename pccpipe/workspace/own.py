@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,12 +12,12 @@ from msgspec.structs import replace
 
 from pccpipe.cancel import Halt
 from pccpipe.errors import ActionError, WorkspaceGone
-from pccpipe.layout import COPY, OWN_COPIES, SYNC_STATE
+from pccpipe.layout import ARTIFACTS, COPY, OWN_COPIES, SYNC_STATE
 from pccpipe.machine.base import Process
 from pccpipe.machine.local import LocalMachine, LocalProcess
 from pccpipe.targets import as_root
 from pccpipe.workspace.base import COPIED, Changed, Downloaded, Sent, Side
-from pccpipe.workspace.folder import remove_tree
+from pccpipe.workspace.folder import incoming, remove_tree
 from pccpipe.workspace.sync import WorkspaceSync
 from pccpipe.workspace.tree_copy import copy_tree
 
@@ -95,6 +96,8 @@ class OwnCopy(WorkspaceSync):
     def end(self, halt: Halt) -> Path | None:
         """Remove the copy; return its folder in the record if that has an agent's work that no diff has."""
         with self._lock:
+            # A process that was killed in a download left this.
+            shutil.rmtree(incoming(self._home.parent.parent / ARTIFACTS / self.label), ignore_errors=True)
             if not self._home.exists():
                 return None
             if self._machine is not None and self._state.on_vm:
@@ -128,7 +131,11 @@ class OwnCopy(WorkspaceSync):
         # A half of a copy may be left there, whatever happens from now on.
         self._home.mkdir(parents=True, exist_ok=True)
         self._state = replace(
-            self._source._state, has_copy=False, on_vm=side is Side.VM, newest=None, is_disposable=self._is_disposable
+            self._source._state,
+            has_copy=False,
+            on_vm=side is Side.VM or self._state.on_vm,
+            newest=None,
+            is_disposable=self._is_disposable,
         )
         self._save()
         if side is Side.VM:
