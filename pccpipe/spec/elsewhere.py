@@ -1,7 +1,7 @@
 """Words of other tools, and what to write here: GitHub Actions, GitLab CI and Dagu.
 
 One table a place: keys of a step, of the file, of a retry and a service. `foreign_text.py` has the names in expressions
-and what stands in scripts. docs/coming-from.md has the same side by side.
+and those of scripts. docs/coming-from.md has the same side by side.
 """
 
 from __future__ import annotations
