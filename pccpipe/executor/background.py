@@ -29,6 +29,8 @@ class Background:
         """Ends this command alone."""
         self.settled = threading.Event()
         """Set when it is ready, and when it is over."""
+        self.followed = threading.Event()
+        """Set when its thread follows it, and when it is over: before, a request to end it would abandon it."""
         self.is_ready = False
         self.ended_with_group = False
         self.words = ""

@@ -63,6 +63,7 @@ class Companions:
             except BaseException as error:  # noqa: BLE001 - raised again where the sequence ends
                 one.done.set_exception(error)
             background.settled.set()
+            background.followed.set()
 
         threading.Thread(target=follow, name="pccpipe-background", daemon=True).start()
         background.settled.wait()
@@ -104,9 +105,9 @@ class Companions:
         with self._stack:
             if not self._context.room.is_missing:
                 for one in reversed(self._all):
+                    # A resumed run may still look for it on its machine.
+                    one.background.followed.wait()
                     one.background.cancel.request(WITH_GROUP)
-            for one in self._all:
-                one.background.settled.wait()
             for one in self._all:
                 one.done.result()
 

@@ -39,6 +39,7 @@ def until_ready(attempt: Attempt, log: CommandLog) -> Iterator[None]:
     """Find out beside the block, which follows a background command, when it is ready; do nothing for others."""
     background, ready = attempt.step.position.background, attempt.step.body.ready
     if background:
+        background.followed.set()
         position, step_id = attempt.step.position, attempt.step.spec.id
         position.scope.steps[step_id] = running_view(log.stdout_path, log.stderr_path, position.scope.steps[step_id])
     if background and ready is None and not background.is_ready:
