@@ -221,7 +221,8 @@ class _DataBuilder:
                 place.text = node.text
             return value
         if node.tag not in _CORE_TAGS and not node.tag.endswith((":map", ":seq")):
-            raise BadYaml(at, f"unknown tag {node.tag}")
+            hint = "GitLab CI has this tag; a merge key `<<: *ANCHOR` shares keys" if node.tag == "!reference" else ""
+            raise BadYaml(at, f"unknown tag {node.tag}", hint)
         if isinstance(node, YamlMapping):
             return self._mapping(node, place, depth)
         assert isinstance(node, YamlSequence)

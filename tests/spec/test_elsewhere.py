@@ -20,6 +20,17 @@ def test_a_file_of_another_tool_is_one_problem(path: Path) -> None:
     assert len(raised.value.problems) == 1
 
 
+def test_a_file_of_another_tool_is_one_problem_also_with_mistakes_in_its_yaml(tmp_path: Path) -> None:
+    with pytest.raises(SpecError) as raised:
+        load_text("stages: [a]\ntest:\n  script: [x]\n  script: [y]\n", tmp_path)
+    assert len(raised.value.problems) == 1
+
+
+def test_the_tag_of_gitlab_is_explained(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="GitLab CI has this tag"):
+        load_text("test:\n  script: [!reference [.setup, script], x]\n", tmp_path)
+
+
 @pytest.mark.parametrize(
     "run",
     [
