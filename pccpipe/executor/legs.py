@@ -13,7 +13,7 @@ from pccpipe.executor.context import LegEnd, RunContext, StepOutcome, WalkPositi
 from pccpipe.executor.replay import Turn
 from pccpipe.record.events import StepStarted
 from pccpipe.spec.absent import NoResult
-from pccpipe.spec.matrix import Leg, Matrix, label, written_label
+from pccpipe.spec.matrix import Leg, Matrix, written_label
 from pccpipe.spec.model import Run, Step
 
 
@@ -42,9 +42,9 @@ def leg_positions(position: WalkPosition, legs: Sequence[Leg]) -> list[WalkPosit
     return [replace(position, scope=position.scope.in_leg(leg, missing), legs=around) for leg in legs]
 
 
-def leg_step(context: RunContext, step: Step, leg: Leg, position: WalkPosition) -> Step:
-    """Return the step that runs one leg."""
-    name, body = label(leg), step.body
+def leg_step(context: RunContext, step: Step, leg: Leg, name: str, position: WalkPosition) -> Step:
+    """Return the step that runs one leg, with that name in its path."""
+    body = step.body
     older = f"{step.id}[{written_label(leg)}]"
     if context.replay.knows(position.path_of(older)):
         name = written_label(leg)

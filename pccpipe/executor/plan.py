@@ -27,7 +27,7 @@ from pccpipe.spec import jinja
 from pccpipe.spec.absent import NoResult
 from pccpipe.spec.bounds import bounded_work
 from pccpipe.spec.expression import Expression, Template
-from pccpipe.spec.matrix import Leg, Matrix, described, label
+from pccpipe.spec.matrix import Leg, Matrix, described, labels
 from pccpipe.spec.model import Build, Diff, Download, Host, Parallel, Pipeline, Remove, Repeat, Run, Step, Upload, Value
 from pccpipe.spec.problem import Problem
 from pccpipe.spec.project_model import Project
@@ -139,10 +139,10 @@ class _Planner(Struct):
         yield self._group(step, "matrix", at_once if legs else "no legs: it will be skipped", path, at)
         missing = {name: NoResult() for leg in legs for name in leg}
         around = cast("Mapping[str, object]", at.names.get("matrix", {}))
-        for leg in legs:
-            of_leg = replace(step, id=f"{step.id}[{label(leg)}]", matrix=None, condition=None)
+        for leg, name in zip(legs, labels(matrix, legs), strict=True):
+            of_leg = replace(step, id=f"{step.id}[{name}]", matrix=None, condition=None)
             names_of_leg = inside.knowing(matrix={**missing, **around, **leg})
-            yield from self._step(of_leg, f"{path}[{label(leg)}]", names_of_leg)
+            yield from self._step(of_leg, f"{path}[{name}]", names_of_leg)
 
     def _legs(self, matrix: Matrix, path: str, at: _At) -> tuple[Leg, ...] | None:
         """Return the legs as far as they can be known before the run."""

@@ -28,7 +28,7 @@ from pccpipe.executor.step import run_step
 from pccpipe.executor.turn_end import PASSING, end_turn, goes_on, replayed_end
 from pccpipe.outcome import Outcome, Place
 from pccpipe.record.events import StepStarted
-from pccpipe.spec.matrix import Matrix
+from pccpipe.spec.matrix import Matrix, labels
 from pccpipe.spec.model import Build, Diff, Download, Parallel, Remove, Repeat, Run, Step, Upload
 
 
@@ -177,8 +177,9 @@ class Walk(Struct, frozen=True):
             return ended
 
         jobs: list[Job] = []
+        names = labels(matrix, legs)
         for index, inside in enumerate(leg_positions(position, legs)):
-            leg = leg_step(self.context, step, legs[index], inside)
+            leg = leg_step(self.context, step, legs[index], names[index], inside)
             jobs.append((leg, functools.partial(run, index, leg, inside)))
         ended = run_beside(self.context, jobs, position, step.matrix_parallel, self._end_before)
         return with_legs(ended, legs, ends)

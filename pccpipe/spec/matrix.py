@@ -108,6 +108,12 @@ def label(leg: Leg) -> str:
     return f"{text[:LONGEST_LABEL]}~{hashlib.sha256(values.encode(errors='surrogatepass')).hexdigest()[:8]}"
 
 
+def labels(matrix: Matrix, legs: Sequence[Leg]) -> list[str]:
+    """Return the names of legs: without the keys that `include:` adds, if the others tell all legs apart."""
+    short = [label({name: leg[name] for name in matrix.values if name in leg}) for leg in legs]
+    return short if "" not in short and len(set(short)) == len(short) else [label(leg) for leg in legs]
+
+
 def _in_path(value: Scalar) -> str:
     return "".join(character if character.isprintable() and character not in "[]," else "_" for character in str(value))
 

@@ -166,7 +166,7 @@ def test_the_results_of_all_legs_are_a_list_in_order(stage: Stage) -> None:
     assert json.loads(script.removeprefix("x ").strip("'")) == [
         {"matrix": {"node": 18}, "outcome": "succeeded", "exit_code": 0, "result": "unit[node=18]"},
         {"matrix": {"node": 20}, "outcome": "failed", "exit_code": 1, "result": None},
-        {"matrix": {"node": 22, "os": "a"}, "outcome": "succeeded", "exit_code": 0, "result": "unit[node=22,os=a]"},
+        {"matrix": {"node": 22, "os": "a"}, "outcome": "succeeded", "exit_code": 0, "result": "unit[node=22]"},
     ]
     assert played.end_of("one").outcome is Outcome.SKIPPED
     assert played.end_of("bad").outcome is Outcome.SUCCEEDED
@@ -253,13 +253,14 @@ def test_each_leg_runs_in_the_container_and_the_image_that_its_values_name(stage
 
 def test_the_container_of_a_step_inside_follows_the_matrix_around(stage: Stage) -> None:
     played = stage.play("""
-        containers: {a: {image: x}, b: {image: y}}
+        containers: {a: {image: x, env: {E: e}}, b: {image: y, env: {E: f}}}
         steps:
           - id: group
             matrix: {box: [a, b]}
             parallel: [{id: inner, container: "${{ matrix.box }}", run: x}]
     """)
-    assert [command.container.image for command in commands(played) if command.container] == ["x", "y"]
+    ran = [(command.container.image, command.env["E"]) for command in commands(played) if command.container]
+    assert ran == [("x", "e"), ("y", "f")]
 
 
 def test_matrices_in_one_another_stay_within_the_limit_of_steps(stage: Stage) -> None:

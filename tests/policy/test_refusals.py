@@ -396,3 +396,10 @@ def test_the_built_image_of_each_leg_is_judged(refused: Callable[..., list[Probl
     policy = Policy(images=("node:18",))
     text = _steps("matrix: {tag: [18, 20]}, build: {image: 'node:${{ matrix.tag }}', context: .}")
     assert ["node:20" in problem.message for problem in refused(text, policy)] == [True]
+
+
+def test_more_legs_than_a_pipeline_may_have_are_not_written_out(refused: Callable[..., list[Problem]]) -> None:
+    inner = f"{{id: b, matrix: {{m: {list(range(100))}}}, build: {{image: 'node:${{{{ matrix.tag }}}}', context: .}}}}"
+    body = f"matrix: {{tag: [18], n: {list(range(99))}, x: [1, 2]}}, parallel: [{inner}]"
+    (problem,) = refused(_steps(body), Policy(images=("node:18",)))
+    assert "known only when the step begins" in problem.message

@@ -13,7 +13,7 @@ from pccpipe.record.step_path import parent, split
 from pccpipe.spec.expression import Expression
 from pccpipe.spec.inputs import Repeated, resolve_inputs
 from pccpipe.spec.load import load_text
-from pccpipe.spec.matrix import Leg, Matrix, combined, label
+from pccpipe.spec.matrix import Leg, Matrix, combined, label, labels
 from pccpipe.spec.position import Position
 from pccpipe.values import Json
 
@@ -117,6 +117,16 @@ def test_a_label_is_the_values_unless_they_could_end_it() -> None:
     assert label({"a": "1,b=2"}) != label({"a": "1_b=2"}) != label({"a": 1, "b": 2})
     assert "\n" not in label({"a": "x\ny\x1b[31m\u202e"})
     assert len(label({"a": "x" * 10_000})) < 250
+
+
+def test_the_names_of_legs_leave_out_what_include_adds_if_the_rest_tells_them_apart() -> None:
+    values: dict[str, tuple[int, ...]] = {"a": (1, 2)}
+    added = Matrix(values, include=({"a": 1, "port": 80}, {"a": 3, "port": 81}))
+    assert labels(added, added.legs({})) == ["a=1", "a=2", "a=3"]
+    alike = Matrix(values, include=({"a": 3, "port": 80}, {"a": 3, "port": 81}))
+    assert labels(alike, alike.legs({})) == ["a=1", "a=2", "a=3,port=80", "a=3,port=81"]
+    other = Matrix(values, include=({"port": 80}, {"name": "x"}))
+    assert labels(other, other.legs({})) == ["a=1", "a=2"]
 
 
 @given(st.dictionaries(st.sampled_from(["a", "b"]), st.text(max_size=300), min_size=1))
