@@ -56,12 +56,15 @@ def _end(context: RunContext, own: OwnWorkspace, path: str, *, has_agent: bool) 
         # As at the end of a run: after a cancel, only another one stops the look at an agent's work.
         with cancel.shield() if cancel.requested else nullcontext(cancel) as from_now_on:
             halt = Halt(from_now_on) if has_agent else Halt(Cancel(), Deadline.after(ENDING, "the removal"))
-            kept = own.end(halt)
+            ended = own.end(halt)
     except (PccpipeError, OSError) as error:
         context.room.leave_if_full(error)
         context.journal.append(Warned(f"the step's own workspace was not removed: {error}; later: pccpipe gc", path))
         return
-    if kept:
-        words = f"files that its agent changed exist only in {kept}: no diff has all of them"
-        fix = f"once you have what you need: rm -rf {shlex.quote(str(kept))}"
+    if ended.refused:
+        words = f"some files of its own workspace were refused: {'; '.join(ended.refused)}"
+        context.journal.append(Warned(words, path))
+    if ended.kept:
+        words = f"files that its agent changed exist only in {ended.kept}: no diff has all of them"
+        fix = f"once you have what you need: rm -rf {shlex.quote(str(ended.kept))}"
         context.journal.append(Warned(f"{words}; {fix}", path))

@@ -152,9 +152,18 @@ class Workspace(Protocol):
         ...
 
 
+class Ended(Struct, frozen=True):
+    """The end of a step's own workspace."""
+
+    kept: Path | None = None
+    """Its local folder, if that has an agent's work that no diff has."""
+    refused: tuple[str, ...] = ()
+    """Names that did not come back from the VM, each with its reason."""
+
+
 class OwnWorkspace(Workspace, Protocol):
     """The workspace of a step with `workspace: own`."""
 
-    def end(self, halt: Halt) -> Path | None:
-        """Remove the copy; return its local folder if it stays there, with an agent's work that no diff has."""
+    def end(self, halt: Halt) -> Ended:
+        """Remove the copy, after fetching an agent's work; keep a local copy of work that no diff has."""
         ...

@@ -16,7 +16,7 @@ from pccpipe.layout import ARTIFACTS, COPY, OWN_COPIES, SYNC_STATE
 from pccpipe.machine.base import Process
 from pccpipe.machine.local import LocalMachine, LocalProcess
 from pccpipe.targets import as_root
-from pccpipe.workspace.base import COPIED, Changed, Downloaded, Sent, Side
+from pccpipe.workspace.base import COPIED, Changed, Downloaded, Ended, Sent, Side
 from pccpipe.workspace.folder import incoming, remove_tree
 from pccpipe.workspace.sync import WorkspaceSync
 from pccpipe.workspace.tree_copy import copy_tree
@@ -93,17 +93,17 @@ class OwnCopy(WorkspaceSync):
     def diff(self, patch: Path, halt: Halt) -> Changed:
         return super().diff(patch, halt) if self._state.has_copy else self._source.diff(patch, halt)
 
-    def end(self, halt: Halt) -> Path | None:
-        """Remove the copy; return its folder in the record if that has an agent's work that no diff has."""
+    def end(self, halt: Halt) -> Ended:
         with self._lock:
             # A process that was killed in a download left this.
             shutil.rmtree(incoming(self._home.parent.parent / ARTIFACTS / self.label), ignore_errors=True)
             if not self._home.exists():
-                return None
+                return Ended()
+            refused: tuple[str, ...] = ()
             if self._machine is not None and self._state.on_vm:
-                self._end_on_vm(halt)
+                refused = self._end_on_vm(halt)
             if not self._is_disposable and self.has_undiffed_changes(halt):
-                return self._copy
+                return Ended(self._copy, refused)
             if not remove_tree(self._copy):
                 self._as_root(as_root.REMOVE_ALL)
             if not remove_tree(self._home):
@@ -111,17 +111,20 @@ class OwnCopy(WorkspaceSync):
             # Fails while other steps have copies.
             with contextlib.suppress(OSError):
                 self._home.parent.rmdir()
-            return None
+            return Ended(None, refused)
 
-    def _end_on_vm(self, halt: Halt) -> None:
+    def _end_on_vm(self, halt: Halt) -> tuple[str, ...]:
+        refused: tuple[str, ...] = ()
         if self._state.newest is Side.VM and self._state.has_copy and not self._is_disposable:
-            # A step removed the folder: there is nothing to bring back.
-            with contextlib.suppress(WorkspaceGone):
-                self._from_vm(halt)
+            try:
+                refused = self._from_vm(halt).refusals
+            except WorkspaceGone as gone:
+                refused = (gone.message,)
         self._vm(halt).remove(keeps_folder=False)
         self._state.on_vm = False
         self._state.newest = Side.LOCAL
         self._save()
+        return refused
 
     def _copy_source(self, side: Side, halt: Halt) -> None:
         """Copy the source, which is up to date on that side."""

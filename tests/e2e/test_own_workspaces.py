@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from pccpipe.gc.delete import only_copies
 from tests.e2e.control import Control, Ran, containers, happened, wait_until
 from tests.testbed.vm import VM
 
@@ -202,6 +203,34 @@ def test_a_connection_that_breaks_while_a_copy_is_made_is_no_failure(control: Co
     assert ran.code == 0, ran.stdout + ran.stderr
     assert ran.log("legs[n=1]") == "a\n"
     nothing_left(control, ran.record)
+
+
+def test_the_work_of_an_agent_that_no_diff_has_stays_in_the_record(control: Control) -> None:
+    control.run_as = True
+    (control.workspace / "a").write_text("a\n")
+    ran = control.run(
+        """
+        secrets: {OPENAI_API_KEY: {from: env, via: proxy}}
+        containers: {box: {image: "pcc-runner:latest", network: none}}
+        steps:
+          - {id: sync, upload: workspace}
+          - id: both
+            parallel:
+              - id: agent
+                workspace: own
+                container: box
+                secrets: [OPENAI_API_KEY]
+                run: echo work >>a; ln -s /etc out
+              - {id: test, workspace: own, container: box, run: "echo test >>a"}
+        """
+    )
+    assert ran.code == 0, ran.stdout + ran.stderr
+    kept = ran.record / "own-workspaces/both.agent-1/workspace"
+    assert (kept / "a").read_text() == "a\nwork\n"
+    assert [each.name for each in (ran.record / "own-workspaces").iterdir()] == ["both.agent-1"]
+    assert f"both.agent: files that its agent changed exist only in {kept}" in " ".join(ran.state["warnings"])
+    assert "some files of its own workspace were refused: 'out'" in " ".join(ran.state["warnings"])
+    assert only_copies(ran.record).local == kept
 
 
 def test_a_cancel_after_a_kill_removes_the_copies(control: Control) -> None:

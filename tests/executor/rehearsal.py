@@ -30,7 +30,7 @@ from pccpipe.target import Command
 from pccpipe.targets.dummy import DummyTarget, Play
 from pccpipe.targets.dummy_services import DummyServices
 from pccpipe.values import Json
-from pccpipe.workspace.base import Changed, Downloaded, Sent, Side
+from pccpipe.workspace.base import Changed, Downloaded, Ended, Sent, Side
 
 H = TypeVar("H")
 Script = Callable[[Command], Play]
@@ -137,9 +137,9 @@ class NotedCopy(NotedWorkspace):
         self.calls.append(f"{self.label}: download into {into.name}")
         return Downloaded(1, 1, (), ())
 
-    def end(self, halt: Halt) -> Path | None:
+    def end(self, halt: Halt) -> Ended:
         self.calls.append(f"{self.label}: end")
-        return None
+        return Ended()
 
 
 class DummyTargets(dict[Place, DummyTarget]):

@@ -116,8 +116,8 @@ def test_legs_on_the_vm_see_nothing_of_each_other(on_vm: Run) -> None:
     assert (on_vm.record / "artifacts/two/a.txt").read_text() == "a\n"
     assert "+changed" in (on_vm.record / "one.patch").read_text()
     assert "a.txt" not in (on_vm.record / "two.patch").read_text()
-    assert one.end(NEVER) is None
-    assert two.end(NEVER) is None
+    assert one.end(NEVER).kept is None
+    assert two.end(NEVER).kept is None
     assert on_vm.there("ls -A run-copies") == ""
     assert on_vm.homes == []
     on_vm.sync.diff(on_vm.record / "run.patch", NEVER)
@@ -147,9 +147,9 @@ def test_an_agents_work_comes_back_and_stays_unless_a_diff_has_it(on_vm: Run) ->
         own.mark_changed(Side.VM)
     assert has_only_copy_on_vm(on_vm.record)
     diffed.diff(on_vm.record / "diffed.patch", NEVER)
-    assert lost.end(NEVER) is None
-    assert diffed.end(NEVER) is None
-    folder = kept.end(NEVER)
+    assert lost.end(NEVER).kept is None
+    assert diffed.end(NEVER).kept is None
+    folder = kept.end(NEVER).kept
     assert folder
     assert (folder / "a.txt").read_text() == "work\n"
     assert on_vm.homes == ["kept-1"]
