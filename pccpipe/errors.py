@@ -178,6 +178,10 @@ class ResultError(PccpipeError):
         self.code = code
 
 
+class ResultMissing(ResultError):
+    """A file that the command did not leave."""
+
+
 class LimitExceeded(PccpipeError):
     """A stranger's data that exceeds a limit.
 

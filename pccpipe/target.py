@@ -20,6 +20,9 @@ from pccpipe.values import Discreet, Json
 PACKED = ".transcripts.tgz"
 """The archive that `Command.keeps` asks for, in `PCC_OUT`."""
 
+EXPORTS = ".pcc_env"
+"""The file in `PCC_OUT` that `PCC_ENV` names."""
+
 NEVER_KEPT = ("auth.json", ".credentials*", "credentials*", "config.*", "settings*.json", ".env*", "*.key", "*.pem")
 """Names of logins and settings, which `Command.keeps` never gives, whatever its patterns are."""
 
@@ -95,6 +98,8 @@ class Command(Discreet, frozen=True):
     """Exported like `env`, but never on a disk, in an argument list or in `docker inspect`."""
     files: Mapping[str, bytes] = field(default_factory=dict)
     wants_out: bool = False
+    has_exports: bool = False
+    """It finds the path of a file for variables in `PCC_ENV`; with `wants_out`."""
     is_proxied: bool = False
     """It finds the proxy of its secrets at `PCC_PROXY_URL`."""
     memory: bytes = b""

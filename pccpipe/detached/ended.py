@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pccpipe.detached import programs
 from pccpipe.detached.programs import RunDir
-from pccpipe.errors import Nonsense, ResultError
+from pccpipe.errors import Nonsense, ResultError, ResultMissing
 from pccpipe.machine.base import Machine
 from pccpipe.machine.retry import retrying
 
@@ -36,7 +36,7 @@ def fetch_file(machine: Machine, run_dir: RunDir, command_id: str, name: str, li
         case 0:
             return done.stdout
         case 3:
-            raise ResultError(f"{name} is missing: the command left no such file in PCC_OUT")
+            raise ResultMissing(f"{name} is missing: the command left no such file in PCC_OUT")
         case 4:
             raise ResultError(f"{name} in PCC_OUT is not a plain file")
         case _:

@@ -226,8 +226,9 @@ pcc_become() { # takes what pcc_begin takes; becomes the command, in a process g
   unset OLDPWD
   pcc_before=$5 pcc_seconds=$3
   shift 7
-  # The command's own PATH may not have its shell.
-  pcc_rest=$PATH:
+  # The command's own PATH may not have its shell, but it has any other interpreter.
+  pcc_found=$1 pcc_rest=
+  case ${1##*/} in sh | dash | bash) pcc_rest=$PATH: ;; esac
   while [ -n "$pcc_rest" ]; do
     pcc_found=${pcc_rest%%:*}/$1
     pcc_rest=${pcc_rest#*:}

@@ -15,12 +15,14 @@ from msgspec import Struct
 
 from pccpipe.errors import Lost, Refused
 from pccpipe.layout import COMMANDS
-from pccpipe.machine.account import PROCESSES, Account
+from pccpipe.machine.account import PATH, PROCESSES, Account
 from pccpipe.machine.entering import base_of
 from pccpipe.machine.gate import Gate
 from pccpipe.machine.script import shell_functions
 from pccpipe.outcome import Stream
-from pccpipe.target import Command, Token
+from pccpipe.search_path import as_shell_word
+from pccpipe.shells import dialect_of
+from pccpipe.target import EXPORTS, Command, Token
 
 Offsets: TypeAlias = tuple[int, int]
 """Numbers of bytes in a lane's spools: of stdout, of stderr."""
@@ -28,6 +30,8 @@ Offsets: TypeAlias = tuple[int, int]
 KILL_AFTER = 30.0
 """Seconds between TERM and KILL at `Command.limit`, and the longest grace of `stop`."""
 
+SCRIPT = ".pccpipe-script"
+"""The script's file in the HOME of a command of the account, for an interpreter other than a shell."""
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _LANE = ("tools.sh", "lane.sh", "ending.sh")
 _CONTROL = ("tools.sh", "control.sh")
@@ -252,8 +256,11 @@ def script_of(files: tuple[str, ...], values: Mapping[str, str], call: str) -> s
 def _exports(run_dir: RunDir, command: Command, workspace: str) -> str:
     """Write lines that set the command's environment."""
     values = environment(run_dir, command, workspace)
-    lines = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in values.items())
-    return f"unset PCC_IN PCC_OUT\n{lines}"
+    words = {name: shlex.quote(value) for name, value in values.items()}
+    if "PATH" in values:
+        words["PATH"] = as_shell_word(values["PATH"], workspace, PATH)
+    lines = "".join(f"export {name}={word}\n" for name, word in words.items())
+    return f"unset PCC_IN PCC_OUT PCC_ENV\n{lines}"
 
 
 def _of_account(
@@ -264,8 +271,13 @@ def _of_account(
     script = command.script if command.script.endswith("\n") else f"{command.script}\n"
     quoted = shlex.quote(folder)
     words = _join(["-k", _seconds(kill_after), _seconds(command.limit)])
-    shell, *rest = map(shlex.quote, shlex.split(command.shell))
-    options = " ".join(rest)
+    shell, *rest = map(shlex.quote, command.shell.split(" "))
+    options, file, keep = " ".join(rest), "/proc/self/fd/9", ""
+    find = f"pcc_shell=$(command -v {shell}) || pcc_shell={shell}"
+    if not dialect_of(command.shell):
+        # Not every interpreter reads a pipe by its path, and the command's own PATH has it.
+        file, find = shlex.quote(f"{account.folder_of(command.id, 'home')}/{SCRIPT}"), f"pcc_shell={shell}"
+        keep = f"cat <&9 >{file} && exec 9<&- || {{ echo 'pccpipe: HOME cannot store the script' >&2; exit 126; }}\n"
     text = (
         "exec </dev/null\n"
         # Shells name this limit in two ways.
@@ -273,10 +285,10 @@ def _of_account(
         f"cd {quoted} 2>/dev/null ||"
         f" {{ printf 'pccpipe: the folder %s cannot be entered\\n' {quoted} >&2; exit 127; }}\n"
         # The command's own PATH may not have its shell.
-        f"pcc_shell=$(command -v {shell}) || pcc_shell={shell}\n"
-        f'set -- "$1" {words} "$pcc_shell" {options} /proc/self/fd/9\nunset OLDPWD pcc_shell\nexport PWD\n'
+        f"{find}\n"
+        f'set -- "$1" {words} "$pcc_shell" {options} {file}\nunset OLDPWD pcc_shell\nexport PWD\n'
+        f"exec 9<<'{end}'\n{script}{end}\n{keep}"
         f"{account.environment(command.id)}{_exports(run_dir, command, workspace)}"
-        f"exec 9<<'{end}'\n{script}{end}\n"
         'exec $pcc_walls "$@"\n# pccpipe: this is all of it'
     )
     lay_out = shlex.quote(_account_folders(account, command))
@@ -315,6 +327,8 @@ def environment(run_dir: RunDir, command: Command, workspace: str) -> Mapping[st
         values["PCC_IN"] = folder_of(command.id, "in")
     if command.wants_out:
         values["PCC_OUT"] = folder_of(command.id, "out")
+    if command.has_exports:
+        values["PCC_ENV"] = f"{values['PCC_OUT']}/{EXPORTS}"
     for name in values:
         if not _NAME.fullmatch(name):
             raise Refused(f"invalid name of an environment variable: {name!r}")

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterator
 
 from pccpipe import limits
-from pccpipe.docker_api.settings import HOME, OUT, SYSTEM_PATH
+from pccpipe.docker_api.settings import HOME, OUT
 from pccpipe.target import NEVER_KEPT, PACKED, HomeFiles
 
 NOT_UNPACKED = "pccpipe: the session's files could not be unpacked into HOME, so the session starts cold"
@@ -44,7 +44,7 @@ def run_and_pack(command: str, keeps: HomeFiles) -> list[str]:
         "exec 9>&2 2>/dev/null; trap : TERM",
         f"(exec {command} 2>&9 9>&-)",
         "pcc_code=$?",
-        f"PATH=${{pcc_path:+$pcc_path:}}{SYSTEM_PATH}; rm -rf {OUT}/{PACKED}",
+        f"PATH=$pcc_own; rm -rf {OUT}/{PACKED}",
         f"cd {shlex.quote(f'{HOME}/{keeps.folder}')} && {pack}",
         "exit $pcc_code",
     ]

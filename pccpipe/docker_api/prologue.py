@@ -8,7 +8,9 @@ from collections.abc import Sequence
 
 from pccpipe.docker_api import home, relay
 from pccpipe.docker_api.settings import BEGUN, END_OF_PROLOGUE, HOME, IN, NO_SHELL, OUT, SYSTEM_PATH, WORKSPACE
-from pccpipe.target import Command
+from pccpipe.search_path import as_shell_word
+from pccpipe.shells import dialect_of
+from pccpipe.target import EXPORTS, Command
 
 SCRIPT = ".script"
 """The file of the command's script, in the folder of its files."""
@@ -34,16 +36,24 @@ def prologue(command: Command, run_id: str, kill_after: float, looks: Sequence[s
         "PCC_IN": IN,
         "PCC_OUT": OUT,
     }
+    if command.has_exports:
+        own["PCC_ENV"] = f"{OUT}/{EXPORTS}"
     if command.container and command.container.read_only_workspace:
         own |= NO_REPOSITORY_BY_SHAPE
     values = {**own, **command.env, **command.secrets}
-    lines = [f"export {name}={shlex.quote(value)}" for name, value in values.items()]
+    words = {name: shlex.quote(value) for name, value in values.items()}
+    if "PATH" in values:
+        words["PATH"] = as_shell_word(values["PATH"], WORKSPACE, SYSTEM_PATH)
     folder = shlex.quote(f"{WORKSPACE}/{command.cwd}")
-    shell, *options = map(shlex.quote, shlex.split(command.shell))
+    shell, *options = map(shlex.quote, command.shell.split(" "))
     run = f'"$pcc_shell" {" ".join([*options, f"{IN}/{SCRIPT}"])} </dev/null'
-    lines += [
-        f"pcc_path=$PATH; PATH=${{PATH:+$PATH:}}{SYSTEM_PATH}",
-        f"pcc_shell=$(command -v {shell}) || exit {NO_SHELL}",
+    # The step's own PATH may name folders of the workspace: they give no shell, and pccpipe's own tools last.
+    find = f"pcc_shell=$(command -v {shell}) || exit {NO_SHELL}" if dialect_of(command.shell) else f"pcc_shell={shell}"
+    lines = [
+        f"pcc_own=${{PATH:+$PATH:}}{SYSTEM_PATH}",
+        *(f"export {name}={word}" for name, word in words.items()),
+        f"pcc_path=$PATH; PATH=$pcc_own; {find}",
+        "PATH=$pcc_own${pcc_path:+:$pcc_path}; pcc_own=$PATH",
         *looks,
         f"echo '{BEGUN}'",
         _watchdog(math.ceil(command.limit), kill_after),

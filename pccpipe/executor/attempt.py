@@ -17,13 +17,14 @@ from pccpipe.executor.command_watch import CommandWatch
 from pccpipe.executor.context import LeftOpen, RunContext, StepOutcome, halted
 from pccpipe.executor.conversation import Conversation, conversation_of
 from pccpipe.executor.follow import follow
-from pccpipe.executor.judge import judge
+from pccpipe.executor.judge import explain_interpreter, judge
 from pccpipe.executor.ready_check import until_ready
 from pccpipe.executor.repair import Repair, with_repair
 from pccpipe.executor.result import result_target
 from pccpipe.executor.run_step import RunStep
 from pccpipe.executor.secrets import StepSecrets
 from pccpipe.executor.start import check_place, prepare_workspace, record_may_begin, record_start, remember_vm
+from pccpipe.executor.take_exports import take_exports, warn_of_withheld
 from pccpipe.executor.waiting import Wait, wait_for_place
 from pccpipe.layout import LOGS
 from pccpipe.outcome import ENGINE_AWAY, VM_AWAY, Outcome, Place, Reason
@@ -115,6 +116,7 @@ class Attempt(Struct):
             code=ended.code,
             reason=ended.reason,
             log_dropped=log.dropped,
+            exports=ended.exports,
             session=self.kept,
             agent=agent.report() if agent else None,
             with_group=bool(background and background.ended_with_group),
@@ -148,6 +150,7 @@ class Attempt(Struct):
             with until_ready(self, log):
                 followed = follow(self.context, self.path, running, log, deadline, gives_sign, agent, watch)
             ended = judge(self.step, running, followed, self.place, log, agent)
+            ended = take_exports(self.step, running, ended, self.where, self.place)
             self._leave_open(ended.outcome, ended.reason)
             if self.conversation and agent:
                 self.kept = self.conversation.keep(running, ended, agent.reader.session_id)
@@ -184,6 +187,7 @@ class Attempt(Struct):
         if log.failure and ended.outcome in {Outcome.SUCCEEDED, Outcome.FAILED}:
             words = f"{log.stdout_path.parent}: its log cannot be written: {log.failure}"
             ended = replace(ended, outcome=Outcome.FAILED, message=words)
+        ended = explain_interpreter(ended, self.where, self.place)
         return self.secrets.explain(ended, self.step.spec.id)
 
     def _stays_in_doubt(self, reason: Reason) -> bool:
@@ -207,6 +211,7 @@ class Attempt(Struct):
 
     def _begun_after_wait(self) -> tuple[Running, CommandLog] | None:
         self.secrets.issue(self.path, self.number)
+        warn_of_withheld(self.step, self.where, self.place)
         step = self.step
         wait = Wait(self.place, self.path, step.position.deadline, self._stays_in_doubt, step.is_consented)
         return wait_for_place(self.context, wait, self._begun)

@@ -11,11 +11,13 @@ from collections.abc import Iterable, Iterator
 from pccpipe.executor.context import RunContext, WalkPosition
 from pccpipe.executor.scope import Scope
 from pccpipe.outcome import Place
+from pccpipe.record.exported import ExportOrigin
 from pccpipe.spec import jinja
 from pccpipe.spec.agent_task import FileInputKind
 from pccpipe.spec.expression import Expression, Template
 from pccpipe.spec.matrix import Matrix
 from pccpipe.spec.model import Pipeline, Run, Step
+from pccpipe.spec.secret import Via
 from pccpipe.workspace.base import Side
 
 
@@ -23,6 +25,23 @@ def runs_as_login(context: RunContext, body: Run, place: Place) -> bool:
     """Say whether a command at `place` runs on the VM as the login, which owns pccpipe's files there."""
     vm = context.project.vm
     return place is Place.VM and context.side_of(place) is Side.VM and (body.as_login or not (vm and vm.run_as))
+
+
+def origin_of(context: RunContext, body: Run, place: Place) -> ExportOrigin:
+    """Return where a command at `place` runs, by isolation."""
+    match place:
+        case Place.CONTAINER:
+            return ExportOrigin.CONTAINER
+        case Place.VM:
+            return ExportOrigin.VM if runs_as_login(context, body, place) else ExportOrigin.ACCOUNT
+        case Place.LOCAL:
+            return ExportOrigin.LOCAL
+
+
+def receiver_of(context: RunContext, body: Run, place: Place) -> ExportOrigin | None:
+    """Return what decides the exports that a command gets; None for one that gets none."""
+    is_proxied = any(context.pipeline.secrets[name].via is Via.PROXY for name in body.secrets)
+    return None if body.agent or is_proxied else origin_of(context, body, place)
 
 
 def is_unattested(context: RunContext, body: Run, place: Place) -> bool:

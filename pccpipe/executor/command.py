@@ -8,13 +8,17 @@ from pathlib import Path
 
 from pccpipe.errors import LimitExceeded, ResultError, UsageError
 from pccpipe.executor.agent import agent_script, hidden_names
+from pccpipe.executor.attestation import receiver_of
 from pccpipe.executor.context import STEP_LIMIT, RunContext, WalkPosition
+from pccpipe.executor.exports import wants_exports
 from pccpipe.executor.result import result_target
 from pccpipe.executor.secrets import StepSecrets
 from pccpipe.limits import FILE_INPUT
 from pccpipe.outcome import Place
 from pccpipe.record.step_path import file_name
+from pccpipe.search_path import AGENT_PATH, reaches_workspace
 from pccpipe.spec.agent_task import PROMPT, SCHEMA, FileInput, FileInputKind
+from pccpipe.spec.env import layered
 from pccpipe.spec.model import Host, Run, Step
 from pccpipe.spec.paths import read_limited
 from pccpipe.spec.schema import find_schema
@@ -48,7 +52,12 @@ def make_command(
     settings = container_settings(where, place, position)
     # A read-only workspace hides the repository, and its container has a setting of git in these variables.
     git = SAFE_GIT if settings and not settings.read_only_workspace and context.workspace.has_git else {}
-    templates = {**context.pipeline.env, **(container.env if container else {}), **where.env}
+    templates = layered(context.pipeline.env, container.env if container else {}, where.env)
+    exported = position.exports.at(receiver_of(context, body, place))
+    env = exported | git | {name: template.render(names) for name, template in templates.items()}
+    if (body.agent or (secrets and secrets.is_proxied)) and reaches_workspace(env.get("PATH", "")):
+        raise UsageError(f"a folder of the workspace is in its PATH: {AGENT_PATH}")
+    exports = wants_exports(where)
     left = position.deadline.left if position.deadline else STEP_LIMIT
     return Command(
         id=f"{file_name(position.path_of(step.id))}-{serial}",
@@ -58,12 +67,13 @@ def make_command(
         shell=where.command_line,
         workspace=context.workspace.folder_on(context.side_of(place)),
         cwd=where.cwd.render(names) if where.cwd else ".",
-        env=git | {name: template.render(names) for name, template in templates.items()},
+        env=env,
         secrets=secrets.values if secrets else {},
         is_proxied=bool(secrets and secrets.is_proxied),
         way_out=secrets.way_out if secrets else "",
         files=_contents(context, body, names),
-        wants_out=body.result is not None,
+        wants_out=body.result is not None or exports,
+        has_exports=exports,
         limit=left + context.project.lost_after + STOP_MARGIN,
         container=settings,
         has_git=context.workspace.has_git,

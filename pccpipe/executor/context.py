@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from pccpipe.cancel import Cancel, Deadline, Halt
 from pccpipe.executor.background import Background, Backgrounds
+from pccpipe.executor.exports import Exports
 from pccpipe.executor.exposure import Exposure
 from pccpipe.executor.input_request import InputState
 from pccpipe.executor.replay import Replay, Turn
@@ -20,6 +21,7 @@ from pccpipe.executor.scope import Scope
 from pccpipe.outcome import Code, IsolationMode, Outcome, Place, Reason
 from pccpipe.policy.folders import AllowedFolders
 from pccpipe.record.events import Event, Happening
+from pccpipe.record.exported import Exported
 from pccpipe.record.logs import LogQuota
 from pccpipe.record.room import Room
 from pccpipe.secrets.mask import Masker
@@ -28,7 +30,7 @@ from pccpipe.secrets.proxy.proxy import Proxy
 from pccpipe.secrets.values import Secrets
 from pccpipe.service import ServiceHost
 from pccpipe.spec.matrix import Leg
-from pccpipe.spec.model import Build, Pipeline
+from pccpipe.spec.model import Build, Pipeline, Run, Step
 from pccpipe.spec.project_model import Project
 from pccpipe.target import Target
 from pccpipe.values import Json
@@ -223,6 +225,8 @@ class WalkPosition(Struct, frozen=True):
     """The turn of the step itself, if its command runs in the background."""
     beside: tuple[str, ...] = ()
     """The paths of the background commands of the groups around."""
+    exports: Exports = field(default_factory=Exports)
+    """The variables that earlier steps exported; a group inside has a copy."""
     forged: tuple[str, ...] = ()
     """The ids of the steps whose unattested results the conditions or matrices of the groups around read."""
     legs: int = 1
@@ -231,8 +235,13 @@ class WalkPosition(Struct, frozen=True):
     def path_of(self, step_id: str) -> str:
         return f"{self.path}.{step_id}" if self.path else step_id
 
+    def share_exports(self, step: Step, ended: StepOutcome) -> None:
+        """Give the variables that a step exported to the later steps of its sequence; groups keep theirs inside."""
+        if ended.exports and isinstance(step.body, Run) and not step.matrix:
+            self.exports.add(step.id, ended.exports)
+
     def inside(self, path: str, scope: Scope | None = None) -> WalkPosition:
-        return replace(self, path=path, scope=scope or self.scope)
+        return replace(self, path=path, scope=scope or self.scope, exports=self.exports.inside())
 
 
 class LegEnd(Struct, frozen=True):
@@ -263,6 +272,8 @@ class StepOutcome(Struct, frozen=True):
     input: InputState = InputState.NONE
     due: float | None = None
     """With `InputState.WANTED`: the run waits for a model until then, in seconds since the epoch."""
+    exports: Exported | None = None
+    """The variables that its last command exported."""
     logs: tuple[Path, Path] | None = None
     """The log files of the last command: of stdout and stderr."""
     legs: tuple[LegEnd, ...] = ()

@@ -45,11 +45,12 @@ def execute(context: RunContext, inputs: Mapping[str, Json]) -> RunEnding:
         project=ProjectView(context.project.id),
         steps={step.id: StepView() for step in pipeline.all_steps()},
     )
+    start = WalkPosition(scope)
     ended = StepOutcome(Outcome.FAILED, message="pccpipe itself failed")
     stopped = False
     try:
         try:
-            ended = _run_steps(context, scope)
+            ended = _run_steps(context, start)
         except LeftOpen as open_:
             ended = _fenced(str(open_))
         except OSError as error:
@@ -62,7 +63,7 @@ def execute(context: RunContext, inputs: Mapping[str, Json]) -> RunEnding:
             elif ended.input is InputState.WANTED:
                 _fetch_workspace(context)
             elif not stopped or ended.reason is Reason.FENCED:
-                ended = _run_always(context, scope, ended)
+                ended = _run_always(context, start, ended)
                 stopped = stopped or ended.reason is Reason.FENCED
     finally:
         if context.room.is_missing:
@@ -107,19 +108,19 @@ def _fetch_workspace(context: RunContext) -> None:
         context.journal.append(Warned(f"workspace not fetched from the VM while the run waits: {error}"))
 
 
-def _run_steps(context: RunContext, scope: Scope) -> StepOutcome:
+def _run_steps(context: RunContext, start: WalkPosition) -> StepOutcome:
     deadline = None
     try:
-        seconds = number_of(context.pipeline.timeout, scope.names, "timeout")
-        context.replay.accounts.run.limits = limits_of(context.pipeline.budget, scope.names)
+        seconds = number_of(context.pipeline.timeout, start.scope.names, "timeout")
+        context.replay.accounts.run.limits = limits_of(context.pipeline.budget, start.scope.names)
     except PccpipeError as error:
         return StepOutcome(Outcome.FAILED, message=str(error))
     if seconds is not None:
         deadline = deadline_since(context.replay.began_at, seconds, "the pipeline")
-    return name_failed_step(Walk(context).sequence(context.pipeline.steps, WalkPosition(scope, deadline=deadline)))
+    return name_failed_step(Walk(context).sequence(context.pipeline.steps, replace(start, deadline=deadline)))
 
 
-def _run_always(context: RunContext, scope: Scope, ended: StepOutcome) -> StepOutcome:
+def _run_always(context: RunContext, start: WalkPosition, ended: StepOutcome) -> StepOutcome:
     """Run each `always:` step, whatever the earlier ones did; the first that fails fails a run that had succeeded.
 
     A fenced run runs only those on this machine; a resume runs the others.
@@ -128,7 +129,7 @@ def _run_always(context: RunContext, scope: Scope, ended: StepOutcome) -> StepOu
         return ended
     if context.replay.always is None and ended.reason is not Reason.FENCED:
         context.journal.append(AlwaysStarted(ended.outcome, _status(ended), _code(ended)))
-    position = WalkPosition(scope.ended(ended.outcome, _status(ended)), always=True)
+    position = replace(start, scope=start.scope.ended(ended.outcome, _status(ended)), always=True)
     for step in context.pipeline.always:
         if context.targets.fenced and not _is_local(context, step):
             ended = _fenced(context.targets.fenced)
@@ -137,6 +138,7 @@ def _run_always(context: RunContext, scope: Scope, ended: StepOutcome) -> StepOu
             # A shield for each step: an earlier cancel must not end it, and another cancel ends only this one.
             with context.cancel.shield() as cancel:
                 of_step = Walk(replace(context, cancel=cancel)).step(step, position)
+                position.share_exports(step, of_step)
         except LeftOpen as left:
             ended = _fenced(str(left))
             continue

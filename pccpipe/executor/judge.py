@@ -20,8 +20,9 @@ from pccpipe.record.events import CommandEnded, CommandStarted, Warned
 from pccpipe.record.files import write_atomically
 from pccpipe.record.logs import CommandLog
 from pccpipe.secrets.mask import MASK
+from pccpipe.shells import dialect_of, program_of
 from pccpipe.spec.agent_task import Agent
-from pccpipe.spec.model import ResultSpec
+from pccpipe.spec.model import Host, ResultSpec
 from pccpipe.target import Exit, Running
 from pccpipe.values import Json
 
@@ -97,7 +98,9 @@ def _stopped(step: RunStep, ended: StepOutcome) -> StepOutcome:
 def replayed(step: RunStep, started: CommandStarted, over: CommandEnded, place: Place) -> StepOutcome:
     """Return the outcome of an attempt that ended in an earlier process, with the result that it left."""
     log = (step.context.run_dir / started.stdout, step.context.run_dir / started.stderr)
-    ended = StepOutcome(over.outcome, over.exit_code, over.reason, over.code, over.message, logs=log)
+    ended = StepOutcome(
+        over.outcome, over.exit_code, over.reason, over.code, over.message, exports=over.exports, logs=log
+    )
     if step.body.result and over.outcome is Outcome.SUCCEEDED:
         path = step.result_path(step.body.result, place)
         target = result_target(path, step.context.run_dir)
@@ -172,6 +175,22 @@ def _no_program(agent: Agent, place: Place) -> str:
         return f"there is no program {program} for the agent {agent.name} (exit code {NOT_FOUND}): install it"
     words = f"its image has no program {program} for the agent {agent.name} (exit code {NOT_FOUND})"
     return f"{words}: use one that has it; `pccpipe provision` builds pcc-runner:latest with Codex and Claude Code"
+
+
+def explain_interpreter(ended: StepOutcome, where: Host, place: Place) -> StepOutcome:
+    """Return the outcome of a script whose interpreter its place probably does not have.
+
+    An exit code of 127 says so. A script for another interpreter than a shell rarely ends with it by itself.
+    """
+    if ended.exit_code != NOT_FOUND or ended.outcome is not Outcome.FAILED or dialect_of(where.shell):
+        return ended
+    no_folder = "there is no such folder as its `cwd:`, or " if where.cwd else ""
+    program = program_of(where.shell)
+    thing, fix = f"no program {program} there", f"install {program}"
+    if place is Place.CONTAINER:
+        thing, fix = f"its image has no program {program}", "use an image that has it, or another `shell:`"
+    message = f"exit code {NOT_FOUND}: {no_folder}{thing}, which `shell:` or `#!` names; fix: {fix}"
+    return replace(ended, code=None if no_folder else Code.INTERPRETER_MISSING, message=message)
 
 
 def _describe_exit(exit_: Exit) -> str:

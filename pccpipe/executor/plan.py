@@ -26,6 +26,7 @@ from pccpipe.secrets.sources import read_secrets
 from pccpipe.spec import jinja
 from pccpipe.spec.absent import NoResult
 from pccpipe.spec.bounds import bounded_work
+from pccpipe.spec.env import layered
 from pccpipe.spec.expression import Expression, Template
 from pccpipe.spec.matrix import Leg, Matrix, described, labels
 from pccpipe.spec.model import Build, Diff, Download, Host, Parallel, Pipeline, Remove, Repeat, Run, Step, Upload, Value
@@ -212,7 +213,7 @@ class _Planner(Struct):
         container = where.container if place is Place.CONTAINER else None
         image = self.text(container.image, path, at) if container else ""
         planned = PlannedContainer(container, container.of_image(image)) if container else None
-        env = {**self.pipeline.env, **(container.env if container else {}), **where.env}
+        env = layered(self.pipeline.env, container.env if container else {}, where.env)
         return Way(
             place=place,
             host=self._host(place),

@@ -20,6 +20,7 @@ from pccpipe.executor.turn_end import running_view
 from pccpipe.executor.waiting import Wait, wait_for_place
 from pccpipe.record.events import BackgroundReady
 from pccpipe.record.logs import CommandLog
+from pccpipe.shells import dialect_of
 from pccpipe.spec.ready import Ready
 from pccpipe.target import Chunk, Command, Exit, Running
 
@@ -132,12 +133,14 @@ class _Check:
             step.context, step.position, step.spec, step.body, attempt.where, attempt.place, attempt.serial, None
         )
         check = self._ready.run.render_for_shell(step.position.scope.on(attempt.place.value).names)
+        shell = command.shell if dialect_of(command.shell) else "sh -e"
         pause = max(self._ready.every, SHORTEST)
         return replace(
             command,
             id=f"{command.id}.ready",
-            script=f"until {command.shell} -c {shlex.quote(check)}; do sleep {pause:g}; done\n",
+            script=f"until {shell} -c {shlex.quote(check)}; do sleep {pause:g}; done\n",
             shell="sh",
             wants_out=False,
+            has_exports=False,
             limit=self._ready.timeout + attempt.context.project.lost_after + STOP_MARGIN,
         )

@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from pccpipe.cancel import Halt
 from pccpipe.errors import Unavailable
-from pccpipe.executor.attestation import is_unattested, unattested_reads
+from pccpipe.executor.attestation import is_unattested, receiver_of, unattested_reads
 from pccpipe.executor.budget import StepBudget
 from pccpipe.executor.context import RunContext, WalkPosition
 from pccpipe.executor.exposure import Level, is_agent, level_of
@@ -82,7 +82,9 @@ class RunStep(Struct):
 
     def is_unattested(self, place: Place) -> bool:
         """Say whether a command on the VM could forge its result, at its place or in a result that it reads."""
-        return is_unattested(self.context, self.body, place) or bool(self.forged_reads)
+        if is_unattested(self.context, self.body, place) or self.forged_reads:
+            return True
+        return self.position.exports.is_unattested(receiver_of(self.context, self.body, place))
 
     def refuse_fallback(self, place: Place) -> Unavailable | None:
         """Return why the step may not fall back to `place`; None: it may."""

@@ -14,7 +14,7 @@ from pccpipe.executor.replay import Turn
 from pccpipe.executor.scope import StepView
 from pccpipe.executor.waiting import is_away
 from pccpipe.outcome import Outcome, Reason
-from pccpipe.record.events import CommandStarted, InputAsked, StepEnded, Warned
+from pccpipe.record.events import CommandEnded, CommandStarted, InputAsked, StepEnded, Warned
 from pccpipe.record.logs import tail
 from pccpipe.spec.absent import NoResult, Result, lenient
 from pccpipe.spec.model import Run, Step
@@ -119,6 +119,9 @@ def replayed_end(context: RunContext, step: Step, turn: Turn, ended: StepEnded) 
         ended.unattested,
         ignored=ended.ignored,
         fails_as=fails_as,
+        exports=next(
+            (over.exports for over in reversed(turn.all_of(CommandEnded)) if over.outcome is ended.outcome), None
+        ),
         logs=logs,
     )
 

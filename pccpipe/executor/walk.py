@@ -47,6 +47,7 @@ class Walk(Struct, frozen=True):
             earlier_end = beside.failed_before(step, position) or self._end_before(step, position)
             take_turn = beside.begin if is_background(step) else self.step
             ended = earlier_end or take_turn(step, beside.around(position))
+            position.share_exports(step, ended)
             if earlier_end or ended.input is not InputState.NONE:
                 return ended
             if not goes_on(self.context, step, ended):

@@ -18,6 +18,9 @@ RESULT_ERRORS = Limit(
     Unit.COUNT,
     "A person reads a few. Each has a copy of the wrong value, so thousands would take all memory.",
 )
+EXPORTED_BYTES = Limit("a step's file $PCC_ENV", 64 << 10, Unit.BYTES, "An event has all its variables.")
+EXPORTED = Limit("the number of variables in $PCC_ENV", 100, Unit.COUNT, "Each is set for every later command.")
+EXPORTED_NAME = Limit("the length of a name in $PCC_ENV", 100, Unit.COUNT, "People choose shorter ones.")
 JSON_VALUES = Limit(
     "the number of values in JSON",
     100_000,

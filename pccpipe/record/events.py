@@ -25,6 +25,7 @@ from pccpipe.record.agent_events import (
     ModelUsed as ModelUsed,
 )
 from pccpipe.record.agent_report import AgentReport
+from pccpipe.record.exported import Exported
 from pccpipe.record.kind import EventKind
 from pccpipe.record.run_events import (
     AlwaysStarted,
@@ -122,6 +123,8 @@ class CommandEnded(EventKind, frozen=True):
     """Bytes of its output that its logs leave out."""
     agent: AgentReport | None = None
     """The work of its agent, for a step with `agent:`."""
+    exports: Exported | None = None
+    """The variables that it exported for later steps."""
     session: SessionKept | None = None
     """The agent's session that it left; None if it left none, and an earlier one still counts."""
     with_group: bool = False

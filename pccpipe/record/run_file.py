@@ -39,6 +39,8 @@ class AttemptEntry(Struct, frozen=True, kw_only=True):
     log_dropped: int = 0
     secrets: dict[str, Json] = {}
     code: Code | None = None
+    exports: tuple[str, ...] = ()
+    """The names of the variables that it exported for later steps."""
 
 
 class StepEntry(Struct, frozen=True, kw_only=True):

@@ -95,6 +95,7 @@ class AttemptState(Struct):
             log_dropped=ended.log_dropped if ended else 0,
             secrets=self.secrets,
             code=ended.code if ended else None,
+            exports=tuple(ended.exports.variables) if ended and ended.exports else (),
         )
 
 

@@ -19,6 +19,7 @@ from pccpipe.spec.build_services import build_services
 from pccpipe.spec.build_values import ValueBuilder, string, whole
 from pccpipe.spec.containers import extended, settings
 from pccpipe.spec.data import items, listed, mapping
+from pccpipe.spec.env import layered
 from pccpipe.spec.expression import Template
 from pccpipe.spec.matrix import Scalar
 from pccpipe.spec.model import (
@@ -152,7 +153,7 @@ class _PipelineBuilder:
         image_of = next(each for each in chain if "image" in mapping(containers[each]))
         env: dict[str, Template] = {}
         for each in reversed(chain):
-            env.update(self._make.templates(("containers", name, "env"), mapping(containers[each]).get("env")))
+            env = layered(env, self._make.templates(("containers", name, "env"), mapping(containers[each]).get("env")))
         return Container(
             name=name,
             image=self._make.template(("containers", image_of, "image"), spec["image"]),

@@ -10,17 +10,20 @@ from msgspec.structs import replace
 
 from pccpipe.limits import LOG, TEMPLATE
 from pccpipe.outcome import Place
+from pccpipe.shells import dialect_of
 from pccpipe.spec import units
 from pccpipe.spec.agent_task import PROMPT, Agent, AgentTask, FileInput, FileInputKind
 from pccpipe.spec.budget import build_budget
 from pccpipe.spec.build_values import ValueBuilder, string, whole
 from pccpipe.spec.data import listed, mapping
+from pccpipe.spec.env import merged
 from pccpipe.spec.expression import Template
 from pccpipe.spec.model import DEFAULT_OPTIONS, Container, ContainerChoice, Host, ResultSpec, Run
 from pccpipe.spec.paths import beside, read_text
 from pccpipe.spec.position import KeyPath
 from pccpipe.spec.ready import build_ready
 from pccpipe.spec.schema import find_schema
+from pccpipe.spec.shebang import shell_of
 from pccpipe.spec.source import Source
 from pccpipe.values import Json
 
@@ -61,7 +64,8 @@ class RunBuilder:
             **{key: value for key, value in self._defaults.items() if key in _INHERITED},
             **data,
         }
-        own["env"] = {**mapping(self._defaults.get("env")), **mapping(data.get("env"))}
+        own["env"] = merged(self._defaults.get("env"), data.get("env"))
+        own["shell"] = self._shell(data, self._defaults)
         if "container" not in data and "on" not in data:
             own |= {key: self._defaults[key] for key in ("on", "container") if key in self._defaults}
         if "on" not in own:
@@ -71,10 +75,12 @@ class RunBuilder:
         where = self._host(path, own)
         fallback = None
         if "fallback" in data:
-            given = mapping(data["fallback"])
-            merged = {**own, **given, "env": {**mapping(own.get("env")), **mapping(given.get("env"))}}
+            given = dict(mapping(data["fallback"]))
+            given["env"] = merged(own["env"], given.get("env"))
+            script = given if "run" in given else {**data, **given}
+            given["shell"] = self._shell(script, {"shell": data["shell"]} if "shell" in data else self._defaults)
             at = (*path, "fallback") if "run" in given else path
-            fallback = self._host(at, merged)
+            fallback = self._host(at, {**own, **given})
         return Run(
             where=where,
             fallback=fallback,
@@ -112,14 +118,19 @@ class RunBuilder:
         )
         return replace(run, agent=task).by(agents[0])
 
+    def _shell(self, own: Map, defaults: Map) -> str:
+        shells = (cast("str | None", each.get("shell")) for each in (own, defaults))
+        return shell_of(string(own["run"]), *shells, reads_shebang=self._stops_at_failure)
+
     def _host(self, path: KeyPath, data: Map) -> Host:
         on = Place(string(data["on"]))
         container = string(data["container"]) if on is Place.CONTAINER else None
         by_leg = container is not None and "${{" in container
         cwd = data.get("cwd")
-        shell = string(data.get("shell", "sh"))
-        options = DEFAULT_OPTIONS[shell] if self._stops_at_failure else ()
-        if "shell_options" in data:
+        shell = string(data["shell"])
+        dialect = dialect_of(shell)
+        options = DEFAULT_OPTIONS[dialect] if self._stops_at_failure else ()
+        if "shell_options" in data and dialect:
             options = tuple(string(option) for option in listed(data["shell_options"]))
         return Host(
             on=on,

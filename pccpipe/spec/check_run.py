@@ -5,10 +5,12 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Collection, Mapping
 
+from pccpipe.shells import dialect_of
 from pccpipe.spec.budget import check_budget, check_counted
 from pccpipe.spec.check_agent import AgentChecker
 from pccpipe.spec.check_background import check_background
 from pccpipe.spec.check_matrix import MatrixChecker, missing_name
+from pccpipe.spec.check_script import check_path_of_agent, check_scripts
 from pccpipe.spec.data import items, mapping
 from pccpipe.spec.elsewhere import image_hint
 from pccpipe.spec.names import Visible
@@ -45,6 +47,7 @@ class RunChecker:
         self.secrets = mapping(data.get("secrets"))
         self.containers = mapping(data.get("containers"))
         self.defaults = mapping(data.get("defaults"))
+        self._data = data
         self._ill = ill
         self._older = older
         self._written: dict[str, str] = {}
@@ -52,20 +55,15 @@ class RunChecker:
 
     def run(self, path: KeyPath, step: dict[str, Json], visible: Visible) -> None:
         """Check a step with `run:` or `agent:`."""
-        on, shell = self._place(step), str(step.get("shell", self.defaults.get("shell", "sh")))
+        on = self._place(step)
         self.host(path, step, visible, on=on)
         if on == "container" and isinstance(box := step.get("container", self.defaults.get("container")), str):
             at = (*path, "container") if "container" in step else path
             self.matrices.images(at, self.matrices.chosen(at, box, visible), visible)
-        self.values.script((*path, "run"), step.get("run"), shell, visible)
-        check_background(self.values, path, step, on, shell, visible)
+        shell = check_scripts(self.values, path, step, self.defaults, visible)
+        check_background(self.values, path, step, on, dialect_of(shell) or "sh", visible)
         if on != "local":  # a local command inherits the variables of this machine, which may be another tool's
             self.values.foreign_variables((*path, "run"), step.get("run"))
-        if "pipefail" in items(step.get("shell_options", self.defaults.get("shell_options"))) and shell == "sh":
-            at = path if "shell_options" in step else ("defaults",)
-            self.values.say(
-                (*at, "shell_options"), "`pipefail` is an option of bash, and the shell is sh", "set `shell: bash`"
-            )
         for index, name in enumerate(items(step.get("secrets"))):
             if isinstance(name, str) and name not in self.secrets:
                 where = "declare it under `secrets:` at the top"
@@ -73,6 +71,8 @@ class RunChecker:
         self.values.expression_or_plain((*path, "max_tokens"), step.get("max_tokens"), visible)
         names = [*map(str, items(step.get("secrets"))), *self.agents.secrets_of(step)]
         named = [mapping(self.secrets.get(name)) for name in names]
+        if "agent" in step or any(secret.get("via") == "proxy" for secret in named):
+            check_path_of_agent(self.values, path, step, self._data)
         check_budget(self.values, (*path, "budget"), step.get("budget"), visible)
         if not any(secret.get("via") == "proxy" for secret in named):
             for key in ("max_tokens", "budget"):
@@ -89,9 +89,6 @@ class RunChecker:
             self.values.say((*path, "account"), message, "leave out `account:`, or set `on: vm`", at_key=True)
         if fallback := mapping(step.get("fallback")):
             self._fallback((*path, "fallback"), fallback, on, visible)
-            script = (*path, "fallback", "run") if "run" in fallback else (*path, "run")
-            fallback_shell = str(fallback.get("shell", shell))
-            self.values.script(script, fallback.get("run", step.get("run")), fallback_shell, visible)
         if "agent" in step:
             other = mapping(step.get("fallback")).get("on")
             self.agents.step(path, step, [on, *([other] if isinstance(other, str) else [])], visible)

@@ -11,28 +11,11 @@ from pccpipe.spec.problem import did_you_mean
 STEP_OUTCOMES = (*(outcome.value for outcome in Outcome), "not_run")
 RUN_OUTCOMES = (*(outcome.value for outcome in Outcome if outcome is not Outcome.SKIPPED), "running")
 
-_SHELLS = re.compile(r"(?:\S*/)?(?:env\s+(?:-S\s*)?)?(?:\S*/)?(sh|dash|bash)(?:\s|\Z)")
 _VARIABLE = re.compile(r"\$(?:([A-Za-z_][A-Za-z0-9_]*)|\{([A-Za-z_][A-Za-z0-9_]*)\})")
 _WILD = re.compile(r"[*?]")
 
 MessageAndHint = tuple[str, str]
 """A message and its hint."""
-
-
-def of_script(script: str, shell: str) -> MessageAndHint | None:
-    """Find a first line `#!` that names another program than the step's shell."""
-    if not script.startswith("#!"):
-        return None
-    line = script.splitlines()[0][2:].strip()
-    named = _SHELLS.match(line)
-    if not named:
-        program = line.removeprefix("/usr/bin/env").split() or ["PROGRAM"]
-        name = program[0].rpartition("/")[2] or "PROGRAM"
-        hint = f"""put the script into `files:` (`NAME: {{text: ...}}`), and write `run: {name} "$PCC_IN/NAME"`"""
-        return f"`#!` has no effect: {shell} reads `run:`", hint
-    if named[1] == "bash" and shell != "bash":
-        return f"`#!` has no effect: {shell} reads `run:`", "set `shell: bash`"
-    return None
 
 
 def of_variable(name: str, value: object) -> MessageAndHint | None:

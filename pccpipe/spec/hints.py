@@ -130,6 +130,10 @@ def pattern_hint(path: KeyPath, value: str, schema: Mapping[str, object]) -> str
             return NO_LIMIT
         case "timeout" | "every" | "backoff" | "max_backoff" | "lost_after":
             return "write a duration such as 90s, 15m or 1h30m"
+        case "shell" if "{" in value:
+            return "leave out the braces: the script's file comes last by itself, as in `shell: python3 -u`"
+        case "shell":
+            return "write a program with its options, such as `python3 -u`"
         case "upload":
             return "the only one is `workspace`; `{workspace: true, git: base}` adds a git repository"
         case "memory" | "log_limit" | "log_quota":

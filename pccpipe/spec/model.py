@@ -32,8 +32,8 @@ T = TypeVar("T", int, float, str)
 
 LETTERS = {"errexit": "e", "nounset": "u", "xtrace": "x"}
 """Options of a shell, and their letters, which every sh accepts. `pipefail` has no letter; only bash has it."""
-DEFAULT_OPTIONS: Mapping[str, tuple[str, ...]] = {"sh": ("errexit",), "bash": ("errexit", "pipefail")}
-"""Default options: a script stops at its first failing command, as in GitHub Actions, GitLab and others."""
+DEFAULT_OPTIONS: Mapping[str, tuple[str, ...]] = {"sh": ("errexit",), "bash": ("errexit", "pipefail"), "": ()}
+"""Default options by dialect: a script stops at its first failing command, as in GitHub Actions, GitLab and others."""
 
 
 class Value(Struct, Generic[T], frozen=True):
@@ -131,6 +131,7 @@ class Host(Struct, frozen=True):
     on: Place
     run: Template
     shell: str = "sh"
+    """The program that runs the script, with options: `sh`, `python3 -u`."""
     shell_options: tuple[str, ...] = ()
     """The shell's options for the script, by their names in `set -o`."""
     cwd: Template | None = None

@@ -14,7 +14,9 @@ from msgspec import Struct, field
 
 from pccpipe import limits
 from pccpipe.errors import ExpressionError, LimitExceeded
+from pccpipe.shells import dialect_of, program_of
 from pccpipe.spec import foreign_text, habits
+from pccpipe.spec.env import path_problem
 from pccpipe.spec.expression import Template
 from pccpipe.spec.names import Declared, Visible, find, is_cut_by_minus, place_of, reference_problems
 from pccpipe.spec.paths import beside, is_file, is_folder, read_text
@@ -56,7 +58,8 @@ class ValueChecker(Struct, frozen=True):
         """Check a mapping of texts, such as `env:`."""
         for name, value in values.items() if isinstance(values, dict) else ():
             self.text((*path, name), value, visible)
-            if not self.older and (words := habits.of_variable(name, value)):
+            words = path_problem(value) if name == "PATH" else habits.of_variable(name, value)
+            if words and not self.older:
                 self.say((*path, name), *words)
 
     def text(self, path: KeyPath, value: Json, visible: Visible) -> bool:
@@ -76,17 +79,18 @@ class ValueChecker(Struct, frozen=True):
 
     def script(self, path: KeyPath, value: Json, shell: str, visible: Visible) -> None:
         """Check a `run:`: quotes must protect each value at its place."""
-        if not self.older and isinstance(value, str) and (words := habits.of_script(value, shell)):
-            self.say(path, *words)
         if not self.text(path, value, visible) or not isinstance(value, str) or "${{" not in value:
             return
         from pccpipe.spec import jinja
 
         pieces = jinja.analyse(value).pieces
-        misplaced = misplaced_value(pieces, shell)
-        if misplaced:
+        start = self.source.of_value(path)
+        if not (dialect := dialect_of(shell)):
+            at = find(_VALUE, self.source.lines_of(start), start, 0)
+            message = f"a ${{{{ }}}} in a script for `{program_of(shell)}`: pccpipe quotes values for sh and bash only"
+            self._say_at(at, message, "put it into `env:`, and read the variable in the script")
+        elif misplaced := misplaced_value(pieces, dialect):
             before = sum(1 for piece in pieces[: misplaced.piece] if not piece)
-            start = self.source.of_value(path)
             at = find(_VALUE, self.source.lines_of(start), start, before)
             self._say_at(at, f"unsafe place for a ${{{{ }}}}: {misplaced.why}", _QUOTED)
 

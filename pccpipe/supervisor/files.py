@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pccpipe.detached.programs import RunDir
-from pccpipe.errors import Lost, Nonsense, ResultError
+from pccpipe.errors import Lost, Nonsense, ResultError, ResultMissing
 from pccpipe.layout import COMMANDS
 from pccpipe.machine.answers import EXIT_CODES, number
 from pccpipe.machine.base import cannot_write
@@ -176,7 +176,7 @@ class Files:
             finally:
                 os.close(folder)
         except (FileNotFoundError, NotADirectoryError) as error:
-            raise ResultError(f"{name} is missing: the command left no such file in PCC_OUT") from error
+            raise ResultMissing(f"{name} is missing: the command left no such file in PCC_OUT") from error
         except OSError as error:
             # A link, a socket.
             if error.errno in _NO_FILE:

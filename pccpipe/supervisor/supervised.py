@@ -18,6 +18,8 @@ from pccpipe.machine.base import cannot_write, left_there
 from pccpipe.machine.local import LocalMachine
 from pccpipe.machine.retry import DISCONNECTED
 from pccpipe.outcome import Reason
+from pccpipe.search_path import resolved
+from pccpipe.shells import dialect_of
 from pccpipe.supervisor.files import HOST, Files
 from pccpipe.supervisor.lines import BEGIN_TIMEOUT, Line, begin, connect, is_alive
 from pccpipe.supervisor.running import SupervisedRunning
@@ -27,7 +29,7 @@ _ATTEMPTS = 3
 """How often it asks for a command, if its supervisor is gone each time."""
 _END_TIMEOUT = 10.0
 """Seconds in which a supervisor must end after the request."""
-_NOT_INHERITED = ("PCC_IN", "PCC_OUT", "OLDPWD")
+_NOT_INHERITED = ("PCC_IN", "PCC_OUT", "PCC_ENV", "OLDPWD")
 
 
 class Supervised:
@@ -204,10 +206,13 @@ class Supervised:
         """Write the request for a command. Raises `Refused` for values that no program can take."""
         folder = workspace if command.cwd in ("", ".") else f"{workspace}/{command.cwd}"
         inherited = self._machine.environment()
-        given = environment(self._run_dir, command, workspace)
-        shell, *options = shlex.split(command.shell)
-        # The command's own PATH may not have its shell.
-        found = shutil.which(shell, path=inherited.get("PATH", os.defpath))
+        given = dict(environment(self._run_dir, command, workspace))
+        own_path = inherited.get("PATH", os.defpath)
+        if "PATH" in given:
+            given["PATH"] = resolved(given["PATH"], workspace, own_path)
+        shell, *options = command.shell.split(" ")
+        # The command's own PATH may not have its shell, but it has any other interpreter.
+        found = shutil.which(shell, path=own_path if dialect_of(shell) else given.get("PATH", own_path))
         if "/" not in shell and found:
             shell = str(Path(found).absolute())
         argv = [shell, *options, self._files.of(command.id, "sh")]

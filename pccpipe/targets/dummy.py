@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 from msgspec import Struct, field
 
-from pccpipe.errors import Lost, ResultError, Unavailable
+from pccpipe.errors import Lost, ResultError, ResultMissing, Unavailable
 from pccpipe.outcome import Place, Stream
 from pccpipe.target import Chunk, Command, ContainerSettings, Exit, Isolation, Running, Token
 
@@ -141,7 +141,7 @@ class _Playing:
 
     def fetch(self, name: str, limit: int) -> bytes:
         if name not in self._play.files:
-            raise ResultError(f"{name} is missing: the command left no such file in PCC_OUT")
+            raise ResultMissing(f"{name} is missing: the command left no such file in PCC_OUT")
         data = self._play.files[name]
         if len(data) > limit:
             raise ResultError(f"{name} has {len(data)} bytes; at most {limit} are taken")

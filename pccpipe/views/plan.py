@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pccpipe.executor.planned import Plan, PlannedStep, Way
 from pccpipe.outcome import IsolationMode, Outcome, Place
+from pccpipe.shells import dialect_of
 from pccpipe.spec.model import DEFAULT_OPTIONS, Budget, Retry, Run, Value
 from pccpipe.spec.position import Position
 from pccpipe.spec.secret import Secret, SecretSource
@@ -166,7 +167,7 @@ def _way(way: Way, indent: str) -> list[str]:
         lines.append(f"{indent}loosened: {'; '.join(way.container.settings.loosened)}")
     if way.shell != "sh":
         lines.append(f"{indent}shell: {way.shell}")
-    if way.shell_options != DEFAULT_OPTIONS[way.shell]:
+    if way.shell_options != DEFAULT_OPTIONS[dialect_of(way.shell)]:
         lines.append(f"{indent}shell options: {', '.join(way.shell_options) or 'none'}")
     if way.cwd:
         lines.append(f"{indent}in: {way.cwd}")

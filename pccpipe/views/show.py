@@ -142,6 +142,8 @@ def _attempt(attempt: AttemptState, *, several: bool) -> list[str]:
     lines = [*wanted, f"{number}had: {isolation(started.had)}"]
     lines += [f"  {line}" for line in isolation_lines(started.had)]
     lines += [f"  {harmless_line(repair_text(message))}" for message in attempt.repairs]
+    if ended and ended.exports:
+        lines.append(f"  exported: {harmless_line(', '.join(ended.exports.variables))}")
     if attempt.secrets:
         lines.append(f"  secrets: {', '.join(f'{name} {mode}' for name, mode in attempt.secrets.items())}")
     if started.agent:

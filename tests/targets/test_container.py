@@ -18,7 +18,7 @@ from pccpipe.errors import Lost, Refused, ResultError, Unavailable
 from pccpipe.outcome import Reason, Stream
 from pccpipe.spec.project_model import Vm
 from pccpipe.ssh.connection import Connection
-from pccpipe.target import Chunk, Command, ContainerSettings, Exit, Running
+from pccpipe.target import EXPORTS, Chunk, Command, ContainerSettings, Exit, Running
 from pccpipe.targets import container_running, container_start
 from pccpipe.targets.container import ContainerTarget
 from tests.targets.stand import Stand, read_all, read_into, read_until, until
@@ -472,10 +472,47 @@ def test_an_image_without_sleep_runs_its_command(stand: Stand, image: Callable[[
     assert stand.run("for i in $(seq 1 20000); do :; done; echo fine", container=box)[::2] == (b"fine\n", Exit(0))
 
 
-def test_a_command_whose_shell_the_image_lacks_never_begins(stand: Stand) -> None:
-    with pytest.raises(Unavailable, match="has no fish, which the step's `shell:` names") as caught:
-        stand.start("echo never", shell="fish")
+def test_a_command_whose_shell_the_image_lacks_never_begins(stand: Stand, image: Callable[[str], str]) -> None:
+    box = ContainerSettings(image("FROM node:20-slim\nRUN rm -f /bin/bash /usr/bin/bash\n"), network="none")
+    with pytest.raises(Unavailable, match="has no bash, which the step's `shell:` names") as caught:
+        stand.start("echo never", shell="bash -e", container=box)
     assert caught.value.reason is Reason.SHELL_MISSING
+
+
+def test_another_interpreter_that_the_image_lacks_fails_the_command(stand: Stand) -> None:
+    # Code in the workspace could have removed one that it had, so this must not lead to a fallback.
+    assert stand.run("print(1)", shell="python9", env={"PATH": "bin:$PATH"})[::2] == (b"", Exit(127))
+
+
+def test_a_script_of_another_interpreter_runs_in_a_container(stand: Stand) -> None:
+    lines = "#!/bin/sh\\necho $1 $2; tr a-z A-Z <$2; exit 3\\n"
+    assert stand.run(f"mkdir bin; printf '{lines}' >bin/shout; chmod 755 bin/shout")[2] == Exit(0)
+    out, err, exit_ = stand.run("some text", shell="shout -x", env={"PATH": "./bin:$PATH"})
+    assert (out, err, exit_) == (b"-x /pcc/in/.script\nSOME TEXT", b"", Exit(3))
+
+
+def test_a_containers_path_extends_that_of_its_image(stand: Stand, image: Callable[[str], str]) -> None:
+    box = ContainerSettings(image("FROM node:20-slim\nENV PATH=/opt/tool/bin\n"), network="none")
+    path = {"PATH": "./bin:$PATH"}
+    assert stand.run('echo "$PATH"', container=box, env=path)[0] == b"/workspace/bin:/opt/tool/bin\n"
+    fake = "printf '#!/bin/sh\\necho fake\\n' >bin/$name; chmod 755 bin/$name"
+    assert stand.run(f"mkdir bin; for name in sh bash sleep mkdir tool; do {fake}; done")[2] == Exit(0)
+    assert stand.run("echo real; tool", env=path)[0] == b"real\nfake\n"
+    without = ContainerSettings(image("FROM node:20-slim\nRUN rm -f /bin/bash /usr/bin/bash\n"), network="none")
+    with pytest.raises(Unavailable, match="has no bash"):
+        stand.start("echo never", env=path, shell="bash -e", container=without)
+
+
+def test_a_container_leaves_variables_in_a_file_of_its_own(stand: Stand) -> None:
+    running = stand.start('echo "A=1" >>"$PCC_ENV"', has_exports=True, wants_out=True)
+    assert read_all(running)[2] == Exit(0)
+    assert running.fetch(EXPORTS, 100) == b"A=1\n"
+    running.discard()
+    running = stand.start('ln -s /etc/passwd "$PCC_ENV"', has_exports=True, wants_out=True)
+    assert read_all(running)[2] == Exit(0)
+    with pytest.raises(ResultError, match="not a plain file"):
+        running.fetch(EXPORTS, 100)
+    running.discard()
 
 
 def test_a_commands_own_words_do_not_prove_that_it_never_began(stand: Stand) -> None:
