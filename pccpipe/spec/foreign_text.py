@@ -93,7 +93,9 @@ def of_result(
 def of_variable(name: str) -> str:
     """Return what to write instead of a variable that another tool sets."""
     match name:
-        case "GITHUB_ENV" | "GITHUB_PATH":
+        case "GITHUB_PATH":
+            return 'write `env: {PATH: "FOLDER:$PATH"}`'
+        case "GITHUB_ENV":
             return 'write `echo "NAME=value" >> "$PCC_ENV"`'
         case "GITHUB_OUTPUT":
             return RESULT
