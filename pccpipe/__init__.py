@@ -296,13 +296,9 @@ _MODULES = {
     "pccpipe.record.step_state": ("StepState",),
     "pccpipe.records": ("delete_run", "follow", "get_run", "list_runs", "prune", "read_events", "read_log"),
     "pccpipe.session.result": ("RunResult",),
-    "pccpipe.spec.model": (
-        "Keep",
-        "Pipeline",
-        "Project",
-        "Vm",
-    ),
+    "pccpipe.spec.model": ("Pipeline",),
     "pccpipe.spec.problem": ("Problem",),
+    "pccpipe.spec.project_model": ("Keep", "Project", "Vm"),
 }
 """The module that has each public name."""
 
