@@ -95,6 +95,8 @@ class Code(StrEnum):
     """In the last round of a `repeat`, no step failed, and a result did not meet its condition: a reviewer said no."""
     NOT_READY = "not_ready"
     """A background command, or a service, was not ready in time, or ended before it was."""
+    SERVICE_ENDED = "service_ended"
+    """A service failed, or was gone, before the steps beside it had ended."""
     OUTPUT_LOST = "output_lost"
     """Some of the step's output was lost, or may be: its machine could not store it."""
 

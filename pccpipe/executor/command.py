@@ -79,6 +79,7 @@ def make_command(
         has_git=context.workspace.has_git,
         hides=hidden_names(body) if place is Place.CONTAINER else (),
         as_login=body.as_login and place is Place.VM,
+        network=position.services[-1].network if container and position.services else None,
     )
 
 

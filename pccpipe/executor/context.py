@@ -110,6 +110,20 @@ class Images(Protocol):
         ...
 
 
+class Services(Protocol):
+    """The services of one step or group, which its steps use."""
+
+    @property
+    def network(self) -> str | None:
+        """Return the network that the containers beside them join."""
+        ...
+
+    @property
+    def failure(self) -> StepOutcome | None:
+        """Return the outcome that a failed service gives to their owner; None if all is well."""
+        ...
+
+
 class Absence:
     """The moment since which the VM or its engine is unreachable: all steps that need it share one wait."""
 
@@ -227,6 +241,8 @@ class WalkPosition(Struct, frozen=True):
     """The paths of the background commands of the groups around."""
     exports: Exports = field(default_factory=Exports)
     """The variables that earlier steps exported; a group inside has a copy."""
+    services: tuple[Services, ...] = ()
+    """The services beside the step and the groups around it, the outermost first."""
     forged: tuple[str, ...] = ()
     """The ids of the steps whose unattested results the conditions or matrices of the groups around read."""
     legs: int = 1

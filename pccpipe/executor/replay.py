@@ -11,14 +11,15 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
-from typing import TypeAlias, TypeVar, assert_never
+from typing import TypeAlias, assert_never
 
-from msgspec import Struct, field
 from msgspec.structs import replace
 
 from pccpipe.cancel import Deadline
 from pccpipe.executor.accounts import Raised, RunAccounts
 from pccpipe.executor.exposure import Exposure
+from pccpipe.executor.turn import ServiceTurn
+from pccpipe.executor.turn import Turn as Turn
 from pccpipe.outcome import Code, Outcome, Place
 from pccpipe.record.agent_events import AgentChanged, ModelLimited, ModelUsed, RepairAsked, SessionKept, StepWaiting
 from pccpipe.record.events import (
@@ -33,6 +34,9 @@ from pccpipe.record.events import (
     MayHaveBegun,
     RoundStarted,
     SecretsGiven,
+    ServiceEnded,
+    ServiceReady,
+    ServiceStarted,
     StepDowngraded,
     StepEnded,
     StepRetrying,
@@ -49,15 +53,12 @@ from pccpipe.record.run_events import (
     RunWaiting,
 )
 from pccpipe.record.step_path import parent, rounds_left_out
-from pccpipe.values import Json
 
-_NEVER_BEGAN = (TargetUnavailable, StepRetrying, StepDowngraded, MayHaveBegun)
 _OF_TURN = (TargetUnavailable, StepDowngraded, CommandEnded, BackgroundReady, RepairAsked, AgentChanged, StepWaiting)
 """Events that a turn consumes in their order, as others do whose replay needs more than that."""
 LEAST_TIME = 10.0
 """Seconds that a step has at least after a resume, to read the end of a command that is already over."""
 
-H = TypeVar("H")
 SessionKey: TypeAlias = tuple[str, str, str]
 """The step, its `session:`, and the agent: no other step or agent continues the session."""
 
@@ -65,84 +66,6 @@ SessionKey: TypeAlias = tuple[str, str, str]
 def session_key(step: str, attempt: int, kept: SessionKept) -> SessionKey:
     """Return the key of a session; one without a name is its attempt's own."""
     return (rounds_left_out(step) if kept.name else f"{step} {attempt}", kept.name, kept.agent)
-
-
-class Turn(Struct):
-    """One turn of a step, with its recorded events that the walk has not consumed. A new turn has none."""
-
-    recorded: deque[Happening] = field(default_factory=deque)
-    began_at: float | None = None
-    """Seconds since the epoch."""
-    ended: StepEnded | None = None
-    is_input_requested: bool = False
-    """The record has its agent's request for input."""
-    answers: dict[str, Json] = field(default_factory=dict)
-    given: list[SecretsGiven] = field(default_factory=list)
-    used: ModelUsed | None = None
-    is_reopened: bool = False
-    """Its last command is over, and its place became unusable: it gets another command."""
-    limits: dict[int, ModelLimited] = field(default_factory=dict)
-    """The providers' limits that ended attempts, by the number of the attempt."""
-    due: deque[float] = field(default_factory=deque)
-    """The time of each next attempt, in seconds since the epoch."""
-    is_past: bool = False
-    """The group around it continued with its next attempt, or its next round."""
-    epoch: int = 0
-    """The number of attempts and rounds that the groups around it had when it began."""
-
-    def peek(self, kind: type[H]) -> H | None:
-        """Return the next recorded event if it is of that kind; it stays."""
-        head = self.recorded[0] if self.recorded else None
-        return head if isinstance(head, kind) else None
-
-    def consume(self, kind: type[H]) -> H | None:
-        """Return the next recorded event if it is of that kind, and remove it."""
-        found = self.peek(kind)
-        if found is not None:
-            self.recorded.popleft()
-        return found
-
-    def all_of(self, kind: type[H]) -> list[H]:
-        """Return all recorded events of that kind, in order; they stay."""
-        return [recorded for recorded in self.recorded if isinstance(recorded, kind)]
-
-    def reopen(self) -> None:
-        """Reopen a turn that stopped the run: the unavailable place is tried again, with the step's whole time."""
-        self.ended = None
-        began = False
-        while self.recorded and isinstance(self.recorded[-1], _NEVER_BEGAN):
-            self.recorded.pop()
-            began = True
-        last = self.recorded[-1] if self.recorded else None
-        self.is_reopened = isinstance(last, CommandEnded) and last.outcome is Outcome.UNAVAILABLE
-        if began and not any(isinstance(recorded, CommandStarted) for recorded in self.recorded):
-            self.began_at = None
-
-    @property
-    def is_background(self) -> bool:
-        first = self.peek(StepStarted)
-        return bool(first and first.background)
-
-    @property
-    def is_always(self) -> bool:
-        first = self.peek(StepStarted)
-        return bool(first and first.always)
-
-    @property
-    def ended_with_group(self) -> bool:
-        """Say whether it is of a background command that pccpipe ended with its group."""
-        if not self.is_background or self.ended is None:
-            return False
-        return any(over.with_group for over in self.all_of(CommandEnded)[-1:])
-
-    @property
-    def attempts(self) -> int:
-        """Return the number of attempts of a run step that has ended."""
-        numbered = (TargetUnavailable, MayHaveBegun, CommandStarted, StepRetrying)
-        least = 1 if self.recorded else 0
-        most = max((recorded.attempt for recorded in self.recorded if isinstance(recorded, numbered)), default=least)
-        begun = [recorded.attempt for recorded in self.recorded if isinstance(recorded, CommandStarted)]
-        return most + len(begun) - len(set(begun))
 
 
 class Replay:
@@ -228,6 +151,8 @@ class Replay:
                 self._model_used[id(turn)] = (turn, used)
             case CommandStarted() as started:
                 self._command_started(started)
+            case ServiceStarted() | ServiceReady() | ServiceEnded() as of_service:
+                self._apply_service(of_service)
             case MayHaveBegun() as may:
                 self.places.add(may.place)
                 self._open(may.step).recorded.append(may)
@@ -272,6 +197,22 @@ class Replay:
         self.login_began = self.login_began or started.as_login
         self._open(started.step).recorded.append(started)
         self._open(started.step).is_reopened = False
+
+    def _apply_service(self, what: ServiceStarted | ServiceReady | ServiceEnded) -> None:
+        services = self._open(what.step).services
+        match what:
+            case ServiceStarted():
+                first = next(iter(services), what.service)
+                self._open(what.step).service_begins += what.service == first
+                services[what.service] = ServiceTurn(what)
+                self.places.add(Place.CONTAINER)
+                self.used.add(Place.CONTAINER)
+            case ServiceReady():
+                services[what.service].ready = True
+            case ServiceEnded():
+                services[what.service].ended = True
+            case _:
+                assert_never(what)
 
     def _apply_input(self, what: InputAsked | InputGiven) -> None:
         turn = self._turns[what.step][-1]

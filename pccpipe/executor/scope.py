@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator, Mapping
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from pccpipe.outcome import Outcome
+from pccpipe.outcome import Outcome, Place
 from pccpipe.record.events import StepEnded
+from pccpipe.service import ServiceAddress
 from pccpipe.spec.absent import NoResult
 from pccpipe.values import Json
 
@@ -87,6 +88,24 @@ class StepView(Struct, frozen=True):
         return self.read_log(which) if self.read_log else ""
 
 
+class ServiceView(Struct, frozen=True):
+    """A service beside a step: its name, and its address for commands at a place."""
+
+    name: str
+    at: Callable[[Place], ServiceAddress | None]
+
+    def names(self, place: Place) -> dict[str, object]:
+        """Return the names below `services.NAME` for a command at a place; none if it cannot reach the service."""
+        address = self.at(place)
+        if address is None:
+            return {}
+        names: dict[str, object] = {"host": address.host}
+        if address.ports:
+            ports = {str(own): port for own, port in address.ports.items()}
+            names |= {"port": next(iter(ports.values())), "ports": ports}
+        return names
+
+
 class RunView(Struct, frozen=True):
     """`run` in an expression. Status and outcome are `running` until the `always:` steps."""
 
@@ -115,6 +134,8 @@ class Scope(Struct, frozen=True):
     iteration: int | None = None
     matrix: Mapping[str, object] | None = None
     target: str | None = None
+    services: Mapping[str, ServiceView] = field(default_factory=dict)
+    """The services beside the step or a group around it."""
     forged: list[str] = field(default_factory=list)
     """The ids of the steps whose unattested results ended a loop, for all steps after it; shared as `steps` is."""
 
@@ -140,6 +161,9 @@ class Scope(Struct, frozen=True):
             "project": self.project,
             "steps": self.steps,
         }
+        if self.services:
+            place = Place(self.target) if self.target else Place.CONTAINER
+            names["services"] = {name: view.names(place) for name, view in self.services.items()}
         for name, value in (("iteration", self.iteration), ("matrix", self.matrix), ("target", self.target)):
             if value is not None:
                 names[name] = value

@@ -24,6 +24,7 @@ from pccpipe.executor.own_workspace import in_own_workspace
 from pccpipe.executor.replay import Turn, deadline_since
 from pccpipe.executor.retry import with_retries
 from pccpipe.executor.rounds import run_rounds
+from pccpipe.executor.services import with_services
 from pccpipe.executor.step import run_step
 from pccpipe.executor.turn_end import PASSING, end_turn, goes_on, replayed_end
 from pccpipe.outcome import Outcome, Place
@@ -70,6 +71,8 @@ class Walk(Struct, frozen=True):
             return StepOutcome(over.outcome, code=over.code, fails_as=over.status, message=over.outcome.value)
         if self.context.cancel.requested:
             return StepOutcome(Outcome.CANCELLED, message=self.context.cancel.message)
+        if failure := next(filter(None, (services.failure for services in position.services)), None):
+            return failure
         if position.deadline and position.deadline.passed:
             return StepOutcome(Outcome.TIMED_OUT, message=position.deadline.message)
         return None
@@ -125,6 +128,15 @@ class Walk(Struct, frozen=True):
             timeout = round(position.deadline.left, 1)
         started = StepStarted(path, kind, asked, step.name, position.always, timeout, background=is_background(step))
         self.context.record_once(turn, started)
+        ended = with_services(self.context, position, step, turn, lambda inside: self._body(step, inside, turn))
+        # A `repeat` with `until` says itself whether it ran out of rounds: a failed step inside has its own status.
+        has_goal = isinstance(body, Repeat) and body.until is not None
+        if step.fails_as and ended.outcome not in PASSING and not has_goal:
+            ended = replace(ended, fails_as=step.fails_as)
+        return ended
+
+    def _body(self, step: Step, position: WalkPosition, turn: Turn) -> StepOutcome:
+        path, body = position.path_of(step.id), step.body
         match body:
             case Run():
                 ended = run_step(self.context, position, step, body.in_leg(position.scope.names), turn)
@@ -142,10 +154,6 @@ class Walk(Struct, frozen=True):
                 ended = self._retried(step, position, turn, lambda _: self._parallel(body, position, path))
             case _:
                 assert_never(body)
-        # A `repeat` with `until` says itself whether it ran out of rounds: a failed step inside has its own status.
-        has_goal = isinstance(body, Repeat) and body.until is not None
-        if step.fails_as and ended.outcome not in PASSING and not has_goal:
-            ended = replace(ended, fails_as=step.fails_as)
         return ended
 
     def _retried(

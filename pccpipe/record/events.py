@@ -131,6 +131,49 @@ class CommandEnded(EventKind, frozen=True):
     """True of a background command that pccpipe ended with its group."""
 
 
+class ServiceStarted(EventKind, frozen=True):
+    """A service of a step or group began, before the step's own work."""
+
+    step: str
+    """The path of its owner."""
+    service: str
+    had: Isolation
+    stdout: str
+    """The log's path in the run's folder; `stderr` likewise."""
+    stderr: str
+    token: Token = field(default_factory=dict)
+    secrets: tuple[str, ...] = ()
+    """The names of the secrets that it got."""
+    loosened: tuple[str, ...] = ()
+    """Its settings that are looser than those of a step's container."""
+
+
+class ServiceReady(EventKind, frozen=True):
+    """A service is ready; the work of its owner begins after the last of them."""
+
+    step: str
+    service: str
+    seconds: float = 0.0
+    ports: Mapping[str, int] = field(default_factory=dict)
+    """The loopback ports of the engine's machine, by the service's own."""
+
+
+class ServiceEnded(EventKind, frozen=True):
+    """A service is over."""
+
+    step: str
+    service: str
+    seconds: float = 0.0
+    exit_code: int | None = None
+    """None if nobody knows."""
+    out_of_memory: bool = False
+    message: str = ""
+    with_owner: bool = False
+    """True if pccpipe ended it after its owner."""
+    log_dropped: int = 0
+    """Bytes of its output that its logs leave out."""
+
+
 class BackgroundReady(EventKind, frozen=True):
     """A background command is ready: the next step begins."""
 
@@ -268,6 +311,9 @@ Happening: TypeAlias = (
     | CommandStarted
     | CommandEnded
     | BackgroundReady
+    | ServiceStarted
+    | ServiceReady
+    | ServiceEnded
     | RepairAsked
     | TargetUnavailable
     | StepDowngraded

@@ -43,6 +43,28 @@ class AttemptEntry(Struct, frozen=True, kw_only=True):
     """The names of the variables that it exported for later steps."""
 
 
+class ServiceEntry(Struct, frozen=True, kw_only=True):
+    """A service beside a step or group."""
+
+    name: str
+    had: Isolation
+    ready: bool
+    running: bool
+    ports: dict[str, int]
+    """The loopback ports of the engine's machine, by the service's own."""
+    secrets: list[str]
+    loosened: list[str]
+    exit_code: int | None
+    out_of_memory: bool
+    seconds: float | None
+    with_owner: bool
+    """True if pccpipe ended it after its owner."""
+    message: str
+    stdout: str
+    stderr: str
+    log_dropped: int
+
+
 class StepEntry(Struct, frozen=True, kw_only=True):
     """One turn of a step."""
 
@@ -54,6 +76,7 @@ class StepEntry(Struct, frozen=True, kw_only=True):
     background: bool = False
     ready: bool = False
     """True once a background command was ready."""
+    services: list[ServiceEntry] = []
     asked: Place | None
     had: Isolation | None
     outcome: Outcome | None

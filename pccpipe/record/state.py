@@ -33,6 +33,9 @@ from pccpipe.record.events import (
     Output,
     RoundStarted,
     SecretsGiven,
+    ServiceEnded,
+    ServiceReady,
+    ServiceStarted,
     StepDowngraded,
     StepEnded,
     StepRetrying,
@@ -65,6 +68,9 @@ _OfStep: TypeAlias = (
     | CommandStarted
     | CommandEnded
     | BackgroundReady
+    | ServiceStarted
+    | ServiceReady
+    | ServiceEnded
     | RepairAsked
     | TargetUnavailable
     | StepDowngraded
@@ -228,6 +234,8 @@ class RunState(Struct):
                 self.step(what.step).still_since = None
             case BackgroundReady():
                 self.step(what.step).ready = True
+            case ServiceStarted() | ServiceReady() | ServiceEnded():
+                self.step(what.step).apply_service(what)
             case Stalled():
                 self.step(what.step).still_since = at - what.seconds
                 self.warnings.append(f"{what.step}: {stalled_text(what)}")

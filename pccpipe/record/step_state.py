@@ -10,8 +10,16 @@ from msgspec.structs import asdict
 from pccpipe.outcome import Code, Outcome, Place, Reason
 from pccpipe.record.agent_events import ModelUsed, Stalled
 from pccpipe.record.agent_report import AgentReport, sum_of
-from pccpipe.record.events import CommandEnded, CommandStarted, StepEnded, TargetUnavailable
-from pccpipe.record.run_file import AttemptEntry, StepEntry
+from pccpipe.record.events import (
+    CommandEnded,
+    CommandStarted,
+    ServiceEnded,
+    ServiceReady,
+    ServiceStarted,
+    StepEnded,
+    TargetUnavailable,
+)
+from pccpipe.record.run_file import AttemptEntry, ServiceEntry, StepEntry
 from pccpipe.record.step_path import label
 from pccpipe.target import ContainerSettings, Isolation
 from pccpipe.values import Json
@@ -99,6 +107,36 @@ class AttemptState(Struct):
         )
 
 
+class ServiceState(Struct):
+    """A service of a step or group, as its events say."""
+
+    started: ServiceStarted
+    ready: ServiceReady | None = None
+    ended: ServiceEnded | None = None
+    """None while it runs."""
+
+    def entry(self) -> ServiceEntry:
+        """Return the service as run.json has it."""
+        ended = self.ended
+        return ServiceEntry(
+            name=self.started.service,
+            had=self.started.had,
+            ready=self.ready is not None,
+            running=ended is None,
+            ports=dict(self.ready.ports) if self.ready else {},
+            secrets=list(self.started.secrets),
+            loosened=list(self.started.loosened),
+            exit_code=ended.exit_code if ended else None,
+            out_of_memory=bool(ended and ended.out_of_memory),
+            seconds=ended.seconds if ended else None,
+            with_owner=bool(ended and ended.with_owner),
+            message=ended.message if ended else "",
+            stdout=self.started.stdout,
+            stderr=self.started.stderr,
+            log_dropped=ended.log_dropped if ended else 0,
+        )
+
+
 class StepState(Struct):
     path: str
     kind: str | None = None
@@ -113,6 +151,8 @@ class StepState(Struct):
     """True if its command runs beside the next steps."""
     ready: bool = False
     """True once a background command is ready."""
+    services: dict[str, ServiceState] = field(default_factory=dict)
+    """The services beside it, by name."""
     ended: StepEnded | None = None
     """None while it runs."""
     round: int | None = None
@@ -126,6 +166,16 @@ class StepState(Struct):
     """Set while its command is stalled: the time of its last sign of work, in seconds since the epoch."""
     model: ModelUsed | None = None
     """The step's use of a model, by the proxy's account."""
+
+    def apply_service(self, what: ServiceStarted | ServiceReady | ServiceEnded) -> None:
+        """Note what a service of the step did."""
+        match what:
+            case ServiceStarted():
+                self.services[what.service] = ServiceState(what)
+            case ServiceReady():
+                self.services[what.service].ready = what
+            case ServiceEnded():
+                self.services[what.service].ended = what
 
     def attempt(self, number: int) -> AttemptState:
         """Return the attempt of that number, made if need be."""
@@ -193,6 +243,7 @@ class StepState(Struct):
             always=self.always,
             background=self.background,
             ready=self.ready,
+            services=[service.entry() for service in self.services.values()],
             asked=self.asked,
             had=self.had,
             outcome=self.outcome,

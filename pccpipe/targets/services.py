@@ -109,6 +109,8 @@ class EngineServices:
         found = self._engine.inspect(ref.container)
         if found is None:
             raise Lost(f"the container {ref.title} is gone from the engine of {self._engine.machine.host}")
+        if part(found, "State").get("Running") is not True:
+            raise Lost(f"the container {ref.title} has ended")
         return self._running(ref, found, service)
 
     def remove(self, labels: Mapping[str, str] | None = None) -> list[str]:

@@ -10,6 +10,7 @@ from msgspec import Struct
 from pccpipe.outcome import Outcome
 from pccpipe.record.state import QUEUED, WAITING, WAITING_FOR_MODEL, RunState
 from pccpipe.record.step_state import StepState
+from pccpipe.views.services import board_text
 from pccpipe.views.summary import why
 from pccpipe.views.text import cells, facts_text, harmless_line, shorten, where
 from pccpipe.views.tree import Node, tree
@@ -219,6 +220,8 @@ def _notes(state: RunState, step: StepState | None, node: Node, now: float, *, c
         pieces.append((f" · attempt {len(step.attempts)}", "dim"))
     if step.round and step.outcome is None:
         pieces.append((f"round {step.round} of {step.rounds}", "dim"))
+    if beside := board_text(step):
+        pieces.append((f"{' · ' if pieces else ''}{harmless_line(beside)}", "dim"))
     if step.background and step.outcome is None:
         pieces.append((" · in the background" if step.ready else " · not ready yet", "dim"))
     if step.facts:

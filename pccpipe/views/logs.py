@@ -67,6 +67,11 @@ class LogPrinter:
 
     def _names(self, state: RunState, paths: list[str]) -> Iterator[tuple[str, str, str]]:
         for path in paths:
+            for service in state.steps[path].services.values():
+                names = (service.started.stdout, service.started.stderr)
+                for stream, name in zip(("stdout", "stderr"), names, strict=True):
+                    if stream in self._streams.value:
+                        yield f"{path}, service {service.started.service}, {stream}", stream, name
             for attempt in state.steps[path].attempts:
                 for stream, name in zip(itertools.cycle(("stdout", "stderr")), attempt.logs, strict=False):
                     if stream in self._streams.value:

@@ -30,6 +30,9 @@ from pccpipe.record.events import (
     Output,
     RoundStarted,
     SecretsGiven,
+    ServiceEnded,
+    ServiceReady,
+    ServiceStarted,
     StepDowngraded,
     StepEnded,
     StepRetrying,
@@ -49,6 +52,7 @@ from pccpipe.record.run_events import (
     RunWaiting,
 )
 from pccpipe.record.step_state import stalled_text
+from pccpipe.views.services import service_text
 from pccpipe.views.summary import summary
 from pccpipe.views.text import (
     OUTCOME_WORDS,
@@ -116,17 +120,17 @@ def _text(what: Happening, at: float) -> str:
         case StepStarted():
             asked = f", on {what.asked}" if what.asked else ""
             title = f" ({what.name})" if what.name else ""
-            background = " in the background" if what.background else ""
-            return f"{what.step}{title} begins: {what.kind}{asked}{background}"
+            return f"{what.step}{title} begins: {what.kind}{asked}{' in the background' * what.background}"
         case CommandStarted():
             again = f"attempt {what.attempt} " if what.attempt > 1 else ""
             by = f" {what.agent}" if what.agent else ""
             return f"{what.step} {again}runs{by}: {isolation(what.had)}"
         case SecretsGiven() | ModelUsed() | MayHaveBegun():
             return ""
+        case ServiceStarted() | ServiceReady() | ServiceEnded():
+            return service_text(what)
         case BackgroundReady():
-            after = f" after {duration(what.seconds)}" if what.seconds else ""
-            return f"{what.step} is ready{after}: the next step begins"
+            return _background_ready(what)
         case CommandEnded():
             # The step's end reports the last attempt.
             return ""
@@ -166,6 +170,11 @@ def _text(what: Happening, at: float) -> str:
             return ""
         case _:
             assert_never(what)
+
+
+def _background_ready(what: BackgroundReady) -> str:
+    how = f"is ready after {duration(what.seconds)}" if what.seconds else "runs on"
+    return f"{what.step} {how}: the next step begins"
 
 
 def _agent_text(what: RepairAsked | ModelLimited | AgentChanged | StepWaiting | Stalled) -> str:

@@ -14,6 +14,7 @@ from pccpipe.record.step_state import AttemptState, StepState
 from pccpipe.views.activity import one_line, report_text
 from pccpipe.views.ending import ending, next_step
 from pccpipe.views.isolation import isolation_lines, settings_lines, verdict
+from pccpipe.views.services import service_lines
 from pccpipe.views.summary import agent_changes, downgrades, headline, questions, see_why, stopped, waits_for_model
 from pccpipe.views.text import (
     OUTCOME_WORDS,
@@ -116,6 +117,7 @@ def _details(step: StepState) -> list[str]:
         lines.append(f"asked for: {step.asked}")
     for attempt in step.attempts:
         lines += _attempt(attempt, several=len(step.attempts) > 1)
+    lines += service_lines(step)
     if step.model:
         lines.append(model_text(step.model))
     if step.facts:

@@ -26,10 +26,10 @@ end ended error estimated every exceeded exclude expect exposed extends external
 folders format from given grace had hand hang have hidden hide hosted identity if ignored in include incompatible kind
 known large last left lines maps match max maximum may message messages minimum missing more name needed new no
 nonsense not notes number of on only options out outside passed per piece queued raises rationale read refused remove
-removed requested required reserved retries retrying risks say scope seconds set shared signal size skipped space start
-started stopped stops succeeded summary taken tests text tiers time timed times title too tool tools tried trusted type
-unknown unreachable unread unseen unset until untrusted up usage use used user users values version via wait waiting
-warned warnings when who with
+removed requested required reserved retries retrying risks running say scope seconds set shared signal size skipped
+space start started stopped stops succeeded summary taken tests text tiers time timed times title too tool tools tried
+trusted type unknown unreachable unread unseen unset until untrusted up usage use used user users values version via
+wait waiting warned warnings when who with
 """
 """Words that mean in a name what they mean in any English text."""
 

@@ -22,13 +22,14 @@ from pccpipe.record.state import RunState, state_of
 from pccpipe.secrets.prices import Prices
 from pccpipe.secrets.proxy.proxy import Proxy
 from pccpipe.secrets.values import Secrets
+from pccpipe.service import ServiceCommand
 from pccpipe.spec.inputs import resolve_inputs
 from pccpipe.spec.load import load_pipeline
 from pccpipe.spec.model import Build
 from pccpipe.spec.project_model import Project, Vm
 from pccpipe.target import Command
 from pccpipe.targets.dummy import DummyTarget, Play
-from pccpipe.targets.dummy_services import DummyServices
+from pccpipe.targets.dummy_services import DummyServices, ServicePlay
 from pccpipe.values import Json
 from pccpipe.workspace.base import Changed, Downloaded, Ended, Sent, Side
 
@@ -219,11 +220,13 @@ class Stage:
     run_as: str | None = None
     lost_after: float = 600.0
     accepted: frozenset[str] = frozenset()
+    services: Callable[[ServiceCommand], ServicePlay] = lambda service: ServicePlay()
     proxy: Proxy = field(default_factory=Proxy)
     prices: Prices | None = None
 
     def targets(self) -> DummyTargets:
         targets = DummyTargets({place: DummyTarget(place, self.script) for place in Place})
+        targets.services = DummyServices(self.services)
         targets.had_vm, targets.vm_history = self.had_vm, self.vm_history
         return targets
 
