@@ -9,6 +9,10 @@ import re
 LONGEST_NAME = 80
 """Characters of a matrix leg's path in the names of its files."""
 
+_VALUE = r"[A-Za-z0-9_]+=[A-Za-z0-9_.]+"
+_PLAIN_LEGS = re.compile(rf"[^\[\]]*(?:\[(?:[0-9]+|{_VALUE}(?:,{_VALUE})*)\][^\[\]]*)*")
+"""Paths whose names tell their legs apart."""
+
 
 @functools.cache
 def split(path: str) -> tuple[str, ...]:
@@ -52,9 +56,12 @@ def label(path: str) -> str:
 def file_name(path: str) -> str:
     """Return a step's path as a part of a file's name: `iterate-2.build` for `iterate[2].build`.
 
-    The values of a matrix are any text, so a leg's name ends with a hash of its path, which makes it unique.
+    The values of a matrix are any text, so a leg's name ends with a hash of its path, which makes it unique. It is long
+    where a stranger could choose, among many values with the same name, two with the same short hash.
     """
     name = re.sub(r"[^A-Za-z0-9_.]+", "-", path.replace("].", ".").rstrip("]"))
     if "=" not in path:
         return name
-    return f"{name[:LONGEST_NAME]}-{hashlib.sha256(path.encode(errors='surrogatepass')).hexdigest()[:8]}"
+    is_telling = len(name) <= LONGEST_NAME and _PLAIN_LEGS.fullmatch(path)
+    digest = hashlib.sha256(path.encode(errors="surrogatepass")).hexdigest()
+    return f"{name[:LONGEST_NAME]}-{digest[: 8 if is_telling else 32]}"

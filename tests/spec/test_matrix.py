@@ -111,6 +111,26 @@ def test_what_a_stranger_gives_that_is_no_matrix_is_refused(data: Json, words: s
     assert raised.value.message.startswith(words)
 
 
+DATA = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.sampled_from(["a", "b", "include", "exclude", "", "a b"]), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+
+
+@given(DATA)
+def test_no_data_of_a_stranger_does_more_than_give_legs_or_an_error(data: object) -> None:
+    try:
+        legs = of_result(data)
+    except ExpressionError:
+        return
+    assert all(isinstance(value, str | int | float) for leg in legs for value in leg.values())
+    assert len({label(leg) for leg in legs}) == len(legs)
+
+
 def test_a_label_is_the_values_unless_they_could_end_it() -> None:
     assert label({"node": 20, "os": "debian:12/slim", "flag": "-DX=1"}) == "node=20,os=debian:12/slim,flag=-DX=1"
     assert label({"a": "1].x[b=2"}).startswith("a=1_.x_b=2~")

@@ -69,6 +69,11 @@ def test_a_waiting_step_says_why() -> None:
     assert "unavailable" not in line
 
 
+def test_a_skipped_step_says_why_if_its_record_does() -> None:
+    (line,) = [line for line in shown([StepEnded("unit", Outcome.SKIPPED, 0.0, message="no legs")]) if "unit" in line]
+    assert line.split() == ["-", "unit", "no", "legs"]
+
+
 def test_an_ended_round_is_one_line() -> None:
     lines = shown(upto(StepStarted, "iterate[2].build"))
     assert "  ✔ round 1        8.0s  test failed, review skipped" in lines

@@ -193,3 +193,9 @@ def test_words_of_a_stranger_name_no_command() -> None:
     assert [line.strip() for line in lines if re.match("([0-9:]{8} )? *(fix|next):", line)]
     assert not [line for line in lines if re.match("([0-9:]{8} )? *(fix|next):.*evil", line)]
     assert [line for line in lines if line.endswith("| fix: sh evil.sh")]
+
+
+def test_a_skipped_step_says_why_if_its_record_does() -> None:
+    happenings: list[Happening] = [started(), StepEnded("unit", Outcome.SKIPPED, 0.0, message="its matrix has no legs")]
+    assert "unit skipped: its matrix has no legs\n" in plain(happenings)
+    assert "  unit: skipped: its matrix has no legs" in show_text(state_of(events(happenings)), RECORD)
