@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from pccpipe.search_path import AGENT_PATH, reaches_workspace
@@ -33,6 +34,7 @@ def check_scripts(
         _script(values, at, script, its, own or default, visible)
     shell = shell_of(_text(step.get("run")) or "", own, default, reads_shebang=not values.older)
     _options(values, path, step, defaults, shell)
+    _exports(values, path, step)
     return shell
 
 
@@ -54,7 +56,8 @@ def check_path_of_agent(
         levels.append((("containers", name), mapping(containers[name])))
     for level, where in levels:
         value = _text(mapping(where.get("env")).get("PATH"))
-        if value and reaches_workspace(value):
+        # The executor looks again, with the values of expressions.
+        if value and reaches_workspace(re.sub(r"\$\{\{.*?\}\}", "/", value)):
             message = f"a folder of the workspace in the PATH of `{step.get('id')}`: {AGENT_PATH}"
             values.say((*level, "env", "PATH"), message, "set this PATH at the steps that need it")
 
@@ -81,6 +84,21 @@ def _options(
     elif not dialect_of(shell) and "shell_options" in step:
         message = f"`shell_options` are options of sh and bash, and `{shell}` runs this script"
         values.say(at, message, "write options behind the program: `shell: python3 -u`", at_key=True)
+
+
+def _exports(values: ValueChecker, path: KeyPath, step: Mapping[str, Json]) -> None:
+    """Find a script that exports variables which no later step would get."""
+    if not re.search(r"\bPCC_ENV\b", _text(step.get("run")) or ""):
+        return
+    where = "a step of `parallel:`" if path[-2:-1] == ("parallel",) else ""
+    where = "a leg of a matrix" if "matrix" in step else where
+    if step.get("background") is True:
+        where = "a background command"
+    if where:
+        hint = "let it write a `result:`, which later steps read as steps.ID.result"
+        if "matrix" in step:
+            hint = "put the `matrix:` on a group with this step and the steps that use the variables"
+        values.say((*path, "run"), f"no later step gets the variables that {where} exports by $PCC_ENV", hint)
 
 
 def _text(value: Json) -> str | None:

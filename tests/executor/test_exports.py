@@ -73,15 +73,17 @@ def test_an_export_stays_in_its_sequence_and_in_the_groups_inside(stage: Stage) 
           - id: both
             max_parallel: 1
             parallel:
-              - {id: c, run: "$PCC_ENV C"}
+              - {id: inside, repeat: {max: 1}, steps: [{id: c, run: "$PCC_ENV C"}, {id: after, run: x}]}
               - {id: beside, run: x}
-          - {id: legs, matrix: {n: [1, 2]}, run: "$PCC_ENV D"}
+          - {id: legs, matrix: {n: [1, 2]}, repeat: {max: 1}, steps: [{id: d, run: "$PCC_ENV D"}, {id: e, run: x}]}
           - {id: last, run: x}
     """
-    run = played(stage, text, leaving(a="A=1", b="B=2", c="C=3", **{"legs[n=1]": "D=4"}))
+    run = played(stage, text, leaving(a="A=1", b="B=2", c="C=3", d="D=4"))
     assert env_of(run, "first") == {"A": "1"}
     assert env_of(run, "second") == {"A": "1", "B": "2"}
-    assert env_of(run, "beside") == env_of(run, "last") == env_of(run, "legs[n=2]") == {"A": "1"}
+    assert env_of(run, "after") == {"A": "1", "C": "3"}
+    assert env_of(run, "e") == {"A": "1", "D": "4"}
+    assert env_of(run, "beside") == env_of(run, "last") == env_of(run, "d") == {"A": "1"}
 
 
 def test_a_failed_step_exports_too_but_a_refused_file_only_warns(stage: Stage) -> None:

@@ -49,9 +49,9 @@ steps:
   - {id: legs, matrix: {v: "${{ inputs.many }}", w: [1, b], include: [{w: 3, x: true}], exclude: [{w: b}]}, run: "echo ${{ matrix.x }}"}
   - {id: chosen, matrix: {box: [box]}, container: "${{ matrix.box }}", run: x}
   - {id: loop, repeat: {max: 2, until: iteration == 1}, steps: [{id: b, on: container, container: box, run: x}]}
-  - {id: both, max_parallel: 1, parallel: [{id: c, run: x}, {id: d, on: vm, run: x, fallback: {on: local, run: y, env: {I: j}}}]}
+  - {id: both, max_parallel: 1, parallel: [{id: c, run: x, env: {PATH: "bin:$PATH"}}, {id: d, on: vm, run: x, fallback: {on: local, run: y, env: {I: j}}}]}
   - {id: image, build: {image: i, context: ., dockerfile: Dockerfile, args: {K: l}, when: missing}}
-  - {id: e, run: x, result: {path: out.json, schema: builder-result}, if: "false"}
+  - {id: e, shell: python3 -u, run: x, result: {path: out.json, schema: builder-result}, if: "false"}
   - {id: changes, diff: diff.patch}
   - {id: fetch, download: [a, b/]}
 always:
