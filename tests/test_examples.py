@@ -14,10 +14,11 @@ from tests.e2e.control import DEMO, KEY, ROOT, Control, wait_until
 from tests.testbed.engine import Engine
 from tests.testbed.model import ModelServer
 
-PIPELINES = sorted([*(ROOT / "examples/pipelines").glob("*.yaml"), *(ROOT / "pipelines").glob("*.yaml")])
+FOLDERS = ("examples/pipelines", "examples/conversions", "pipelines")
+PIPELINES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.yaml"))
 
 
-@pytest.mark.parametrize("path", PIPELINES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", PIPELINES, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_an_example_is_a_good_pipeline(path: Path) -> None:
     argv = [sys.executable, "-m", "pccpipe", "validate", str(path)]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)

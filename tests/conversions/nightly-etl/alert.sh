@@ -1,0 +1,2 @@
+#!/bin/sh
+echo "the load of $1 failed"

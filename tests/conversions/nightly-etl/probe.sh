@@ -1,0 +1,2 @@
+#!/bin/sh
+exec ./fetch.sh "$1" health

@@ -1,0 +1,3 @@
+#!/bin/sh
+set -e
+cat "$STAGING/orders.csv" "$STAGING/customers.csv" >"$STAGING/rows.csv"

@@ -1,0 +1,2 @@
+echo "3 warnings"
+exit 3

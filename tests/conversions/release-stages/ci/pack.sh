@@ -1,0 +1,2 @@
+set -e
+cp dist/app.js "dist/app-$1.tgz"
