@@ -154,15 +154,15 @@ def test_no_agent_and_no_step_with_a_key_behind_the_proxy_gets_an_export(stage: 
 def test_a_result_is_unattested_after_an_export_that_the_vm_could_forge(stage: Stage, mode: IsolationMode) -> None:
     stage.mode = mode
     text = """
-        containers: {box: {image: i}}
         steps:
-          - {id: a, on: vm, run: "$PCC_ENV A"}
-          - {id: local, run: x, result: {path: l/r.json}}
-          - {id: judge, container: box, run: x, fallback: {on: local}, result: {path: j/r.json}}
+          - {id: tests, on: vm, run: x, result: {path: t/r.json}}
+          - {id: before, run: x, result: {path: b/r.json}}
+          - {id: a, run: "echo A=${{ steps.tests.result }} >>$PCC_ENV"}
+          - {id: judge, run: x, result: {path: j/r.json}}
     """
     run = played(stage, text, leaving(a="A=1"))
-    assert run.end_of("local").unattested is False
-    assert run.end_of("judge").unattested is (mode is IsolationMode.VM)
+    unattested = [run.end_of(step).unattested for step in ("tests", "before", "judge")]
+    assert unattested == ([True, False, True] if mode is IsolationMode.VM else [False, False, False])
 
 
 REFUSED = """
