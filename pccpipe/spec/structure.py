@@ -195,6 +195,7 @@ _NAMED = {
     "inputs": "an input",
     "secrets": "a secret",
     "containers": "a container",
+    "services": "a service",
     "agents": "an agent",
     "matrix": "a matrix's value",
 }
