@@ -1,0 +1,2 @@
+# The page needs only the project's VM.
+:
