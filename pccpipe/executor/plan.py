@@ -16,7 +16,7 @@ from pccpipe import limits
 from pccpipe.errors import ExpressionError, PccpipeError, SpecError, UsageError
 from pccpipe.executor.actions import kind_of
 from pccpipe.executor.places import first_way, following_way
-from pccpipe.executor.plan_warnings import exposures
+from pccpipe.executor.plan_warnings import exposures, kept_apart
 from pccpipe.executor.planned import Plan, PlannedContainer, PlannedStep, Way
 from pccpipe.executor.scope import ProjectView, RunView
 from pccpipe.executor.unpriced import FIX, unpriced, unpriced_text
@@ -68,7 +68,8 @@ def _made(
         if secret.upstream
     }
     warnings = [*map(masker.text, planner.warnings), *unset]
-    warnings += [*_project_warnings(project, steps), *map(masker.text, exposures(project, steps))]
+    apart = kept_apart(project, steps)
+    warnings += [*_project_warnings(project, steps), *map(masker.text, (*exposures(project, steps), *apart))]
     missing = unpriced(pipeline, project, inputs)
     warnings += [masker.text(f"{unpriced_text(step, model)}; fix: {FIX}") for step, model in missing]
     shown = {name: masker.json(value) for name, value in inputs.items()}

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from pccpipe.executor.places import refusal
 from pccpipe.executor.planned import PlannedStep, Way
-from pccpipe.outcome import Place
+from pccpipe.outcome import IsolationMode, Place
 from pccpipe.spec.model import Run
 from pccpipe.spec.project_model import Project
 
@@ -53,6 +53,21 @@ def exposures(project: Project, steps: Sequence[PlannedStep]) -> Iterator[str]:
         if before:
             who = ", ".join(dict.fromkeys(_without_legs(writer.path) for writer in before))
             yield f"{name} runs {where}, in no container, code that {who} may have written{at_hand}"
+
+
+def kept_apart(project: Project, steps: Sequence[PlannedStep]) -> Iterator[str]:
+    """Yield a sentence for each container step that would fail because of a background command on the VM."""
+    if project.vm is None or not project.vm.run_as or project.isolation_mode is not IsolationMode.VM:
+        return
+    for index, step in enumerate(steps):
+        body = step.step.body
+        if not (isinstance(body, Run) and body.background and step.ways and step.ways[0].place is Place.VM):
+            continue
+        group = step.path.removesuffix(step.step.id)
+        for later in steps[index + 1 :]:
+            is_beside = later.path.startswith(group) and later.always == step.always
+            if is_beside and later.ways and later.ways[0].place is Place.CONTAINER:
+                yield f"{_without_legs(later.path)} will fail: with `run_as`, no container runs beside {step.path}"
 
 
 def _may_write(step: PlannedStep) -> bool:

@@ -103,12 +103,13 @@ class _Check:
             self._background.ready()
             return
         running.discard()
-        if self._over.requested:
-            return
-        lines = context.masker.data(self._said).decode("utf-8", "replace").strip().splitlines()
-        said = lines[-1].strip() if lines else ""
-        words = f"not ready within {self._ready.timeout:g} s" if exit_ is None else f"not ready: exit code {exit_.code}"
-        self._background.fail(f"{words}; its check says: {said[-SHOWN:]}" if said else words)
+        if exit_ and not self._over.requested:
+            self._fail(f"(exit code {exit_.code})")
+
+    def _fail(self, why: str) -> None:
+        lines = self._attempt.context.masker.data(self._said).decode("utf-8", "replace").split("\n")
+        said = " ".join([line.strip() for line in lines if line.strip()][-2:])[-SHOWN:]
+        self._background.fail(f"not ready {why}; its check says: {said}" if said else f"not ready {why}")
 
     def _begun(self, deadline: Deadline) -> Running:
         attempt, command = self._attempt, self._command()
@@ -123,8 +124,9 @@ class _Check:
                 self._said = (self._said + read.data)[-limits.READY_OUTPUT.most :]
             if deadline.passed and not is_late:
                 is_late = True
+                self._fail(f"within {self._ready.timeout:g} s")
                 running.stop(0.0)
-        return None if is_late and read.code else read
+        return None if is_late else read
 
     def _command(self) -> Command:
         """Make one command of all attempts: each costs no round trip to the VM."""
@@ -138,7 +140,7 @@ class _Check:
         return replace(
             command,
             id=f"{command.id}.ready",
-            script=f"until {shell} -c {shlex.quote(check)}; do sleep {pause:g}; done\n",
+            script=f'until {shell} -c {shlex.quote(check)}; do echo "(exit code $?)" >&2; sleep {pause:g}; done\n',
             shell="sh",
             wants_out=False,
             has_exports=False,

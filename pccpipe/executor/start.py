@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from pccpipe.errors import ActionError, Unavailable, WorkspaceGone
 from pccpipe.executor.attestation import is_unattested, runs_as_login, unattested_gates
 from pccpipe.executor.conversation import SESSION
@@ -94,6 +96,9 @@ def remember_vm(step: RunStep, place: Place) -> None:
 def record_start(step: RunStep, number: int, command: Command, running: Running, log: CommandLog) -> None:
     """Record that a command has begun, with the isolation that it has, and warn if that is less than requested."""
     context, isolation = step.context, running.isolation
+    asked = command.container
+    if asked and command.network:
+        asked = replace(asked, network=command.network)  # that of the services beside it
     as_login = runs_as_login(context, step.body, isolation.place)
     event = CommandStarted(
         step.path,
@@ -103,7 +108,7 @@ def record_start(step: RunStep, number: int, command: Command, running: Running,
         log.stdout_name,
         log.stderr_name,
         running.token,
-        command.container,
+        asked,
         as_login,
         step.body.agent.agent.name if step.body.agent else "",
         command.env[SESSION] if command.keeps else "",
@@ -113,8 +118,8 @@ def record_start(step: RunStep, number: int, command: Command, running: Running,
     if as_login:
         context.replay.login_began = True
     context.used.add(isolation.place)
-    if command.container and isolation.image:
-        if lacking := "; ".join(shortfalls(command.container, isolation)):
+    if asked and isolation.image:
+        if lacking := "; ".join(shortfalls(asked, isolation)):
             context.journal.append(Warned(f"its container has less isolation than requested: {lacking}", step.path))
         _warn_changed_image(step, isolation)
 

@@ -172,6 +172,10 @@ def _object(body: Upload | Download | Diff | Remove | Build) -> str:
 
 
 def _rules(step: Step) -> Iterator[str]:
+    if isinstance(step.body, Run) and step.body.background:
+        yield "in the background, until its group ends"
+    if step.services:
+        yield f"beside {', '.join(f'{name} ({one.image.source})' for name, one in step.services.items())}"
     if step.condition:
         yield f"if {jinja.bare(step.condition.source)}"
     if step.matrix:

@@ -12,6 +12,7 @@ from pccpipe.spec.model import DEFAULT_OPTIONS, Budget, Retry, Run, Value
 from pccpipe.spec.position import Position
 from pccpipe.spec.secret import Secret, SecretSource
 from pccpipe.values import Json
+from pccpipe.views.services import beside_rules
 from pccpipe.views.text import harmless, harmless_line, project_text
 from pccpipe.views.words import with_codes
 from pccpipe.words import limit, memory
@@ -181,6 +182,7 @@ def _rules(planned: PlannedStep) -> list[str]:
     rules: list[str] = []
     if planned.condition is not None:
         rules.append(f"if: {planned.condition}")
+    rules += beside_rules(step)
     if isinstance(body, Run):
         if body.as_login:
             rules.append("account: the login user, not `run_as`")

@@ -6,6 +6,7 @@ from typing import assert_never
 
 from pccpipe.record.events import ServiceEnded, ServiceReady, ServiceStarted
 from pccpipe.record.step_state import ServiceState, StepState
+from pccpipe.spec.model import Run, Step
 from pccpipe.views.text import harmless_line, isolation, left_out
 from pccpipe.words import duration
 
@@ -38,6 +39,20 @@ def board_text(step: StepState) -> str:
         elif service.ended is None:
             notes.append(name if service.ready else f"{name} not ready yet")
     return f"with {', '.join(notes)}" if notes else ""
+
+
+def beside_rules(step: Step) -> list[str]:
+    """Return lines for `plan` about what lives beside the steps after it, or inside it."""
+    rules = []
+    for name, service in step.services.items():
+        loosened = f"; loosened: {'; '.join(service.loosened)}" if service.loosened else ""
+        rules.append(f"service {name}: {service.image.source}{loosened}")
+    if isinstance(step.body, Run) and step.body.background:
+        rules.append("background: it runs beside the next steps, until its group ends")
+        if ready := step.body.ready:
+            check = " ".join(ready.run.source.split())
+            rules.append(f"ready: {check}, every {duration(ready.every)}, within {duration(ready.timeout)}")
+    return rules
 
 
 def _lines(service: ServiceState) -> list[str]:

@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from pccpipe.outcome import Code, Outcome
+from pccpipe.executor.plan import make_plan
+from pccpipe.outcome import Code, IsolationMode, Outcome
 from pccpipe.record.events import BackgroundReady, CommandEnded, CommandStarted, StepEnded, StepStarted
+from pccpipe.spec.load import load_pipeline
+from pccpipe.spec.project_model import Project, Vm
 from pccpipe.target import Command, Exit
 from pccpipe.targets.dummy import Play, says
 from tests.executor.rehearsal import Played, Stage
@@ -75,7 +78,7 @@ def test_its_check_is_one_command_at_its_place(tmp_path: Path) -> None:
     server, check = (
         command for target in played.targets.values() for command in target.commands if command.step == "server"
     )
-    assert check.script == "until sh -e -c ask; do sleep 1; done\n"
+    assert check.script == 'until sh -e -c ask; do echo "(exit code $?)" >&2; sleep 1; done\n'
     assert (check.id, check.cwd, check.env) == (f"{server.id}.ready", server.cwd, server.env)
 
 
@@ -191,3 +194,23 @@ def test_no_container_step_waits_in_vain_for_a_background_command(tmp_path: Path
     assert with_account.state.outcome is Outcome.FAILED
     assert "server runs on the VM in the background" in with_account.end_of("boxed").message
     assert Stage(tmp_path, plays()).play(text).state.outcome is Outcome.SUCCEEDED
+
+
+@pytest.mark.parametrize("run_as", [None, "pccrun"])
+def test_the_plan_warns_of_a_container_step_beside_one(tmp_path: Path, run_as: str | None) -> None:
+    path = tmp_path / "pipeline.yaml"
+    path.write_text(
+        """
+version: 1
+name: rehearsal
+containers: {box: {image: alpine}}
+steps:
+  - {id: server, on: vm, background: true, run: serve}
+  - {id: boxed, on: container, container: box, run: test}
+always:
+  - {id: late, on: container, container: box, run: test}
+"""
+    )
+    project = Project("p", IsolationMode.VM, Vm("192.0.2.1", "pcc", run_as=run_as))
+    warned = [words for words in make_plan(load_pipeline(path), project, {}).warnings if "beside" in words]
+    assert warned == (["boxed will fail: with `run_as`, no container runs beside server"] if run_as else [])
