@@ -233,6 +233,8 @@ class WalkPosition(Struct, frozen=True):
     """The path of the group around: `iterate[2]`."""
     deadline: Deadline | None = None
     always: bool = False
+    tolerated: bool = False
+    """Inside of a group that the run ignores if it fails."""
     in_round: bool = False
     """Inside of a `repeat`, an agent that got an answer has its next turn in the next round."""
     background: Background | None = None
@@ -247,6 +249,9 @@ class WalkPosition(Struct, frozen=True):
     """The ids of the steps whose unattested results the conditions or matrices of the groups around read."""
     legs: int = 1
     """How many legs the matrices around make."""
+
+    over: StepOutcome | None = None
+    """The end of a group around that an earlier process saw: steps without a recorded turn get none."""
 
     def path_of(self, step_id: str) -> str:
         return f"{self.path}.{step_id}" if self.path else step_id

@@ -13,21 +13,18 @@ from pccpipe.executor.budget import limits_of
 from pccpipe.executor.cause import name_failed_step
 from pccpipe.executor.context import ALWAYS_LIMIT, LeftOpen, RunContext, StepOutcome, WalkPosition
 from pccpipe.executor.input_request import InputState
-from pccpipe.executor.numbers import number_of
+from pccpipe.executor.numbers import deadline_since, number_of
 from pccpipe.executor.places import first_way
-from pccpipe.executor.replay import deadline_since
 from pccpipe.executor.scope import ProjectView, RunView, Scope, StepView
+from pccpipe.executor.stopping import run_stops
 from pccpipe.executor.turn_end import PASSING, continues_after
-from pccpipe.executor.waiting import is_away
 from pccpipe.executor.walk import Walk
 from pccpipe.outcome import STATUSES, Code, Outcome, Place, Reason
 from pccpipe.record.events import Warned
 from pccpipe.record.run_events import AlwaysStarted, RunEnded, RunEnding, RunStopped, RunWaiting
-from pccpipe.spec.model import Parallel, Repeat, Run, Step
+from pccpipe.spec.model import Run, Step
 from pccpipe.values import Json
 
-_STOPPING = frozenset({Reason.AFTER_UNTRUSTED_CODE, Reason.VM_NOT_TRUSTED, Reason.PROCESSES_LEFT, Reason.VM_BUSY})
-"""Reasons that stop a run, exposed or not: it waits for a person, or for the end of another run."""
 _NAMED = frozenset({Reason.FENCED, Reason.VM_BUSY})
 """Reasons that become the status of a run that stops for them."""
 
@@ -57,7 +54,7 @@ def execute(context: RunContext, inputs: Mapping[str, Json]) -> RunEnding:
             context.room.leave_if_full(error)
             raise
         finally:
-            stopped = _stops(context, ended)
+            stopped = run_stops(context, ended)
             if context.room.is_missing:
                 pass
             elif ended.input is InputState.WANTED:
@@ -87,17 +84,6 @@ def _close_targets(context: RunContext) -> None:
     # Things on a VM that was taken over belong to the other run or process.
     for left in () if context.targets.fenced else stays:
         context.journal.append(Warned(left))
-
-
-def _stops(context: RunContext, ended: StepOutcome) -> bool:
-    """Say whether the run stops to wait for a place: an agent's work must not be lost because a place is away."""
-    if ended.reason is Reason.FENCED:
-        return True
-    if ended.outcome is not Outcome.UNAVAILABLE or context.cancel.requested or context.replay.always:
-        return False
-    if ended.reason is Reason.UNATTESTED:
-        return False  # a resume would be refused in the same way
-    return ended.reason in _STOPPING or context.exposure.is_exposed or is_away(context, ended.reason)
 
 
 def _fetch_workspace(context: RunContext) -> None:
@@ -154,13 +140,9 @@ def _fenced(words: str) -> StepOutcome:
 
 def _is_local(context: RunContext, step: Step) -> bool:
     """Say whether all commands of a step run on this machine."""
-    match step.body:
-        case Run() as body:
-            return first_way(context.project.isolation_mode, body)[0] is Place.LOCAL
-        case Repeat(steps=inner) | Parallel(steps=inner):
-            return all(_is_local(context, step) for step in inner)
-        case _:
-            return False
+    if isinstance(step.body, Run):
+        return first_way(context.project.isolation_mode, step.body)[0] is Place.LOCAL
+    return bool(step.inner) and all(_is_local(context, inner) for inner in step.inner)
 
 
 def _status(ended: StepOutcome) -> str:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import math
+import time
 from collections.abc import Mapping
 
+from pccpipe.cancel import Deadline
 from pccpipe.errors import PccpipeError
 from pccpipe.spec.model import Value
 from pccpipe.spec.units import tokens
+
+LEAST_TIME = 10.0
+"""Seconds that a step has at least after a resume, to read the end of a command that is already over."""
 
 
 def number_of(
@@ -32,3 +37,11 @@ def whole_number_of(value: Value[int] | None, names: Mapping[str, object], key: 
     """Evaluate a count as `number_of` does. Raises PccpipeError also if it is not whole."""
     got = number_of(value, names, key, is_whole=True)
     return None if got is None else int(got)
+
+
+def deadline_since(began_at: float | None, seconds: float, owner: str) -> Deadline:
+    """Return the deadline of a step or pipeline that may take `seconds` from `began_at` on; None: from now on."""
+    gone = time.time() - began_at if began_at is not None else 0.0
+    # A clock that was set back must not give more time than there is.
+    left = seconds if began_at is None else min(seconds, max(seconds - gone, LEAST_TIME))
+    return Deadline(time.monotonic() + left, owner, seconds)

@@ -29,7 +29,21 @@ from pccpipe.spec.bounds import bounded_work
 from pccpipe.spec.env import layered
 from pccpipe.spec.expression import Expression, Template
 from pccpipe.spec.matrix import Leg, Matrix, described, labels
-from pccpipe.spec.model import Build, Diff, Download, Host, Parallel, Pipeline, Remove, Repeat, Run, Step, Upload, Value
+from pccpipe.spec.model import (
+    Build,
+    Diff,
+    Download,
+    Group,
+    Host,
+    Parallel,
+    Pipeline,
+    Remove,
+    Repeat,
+    Run,
+    Step,
+    Upload,
+    Value,
+)
 from pccpipe.spec.problem import Problem
 from pccpipe.spec.project_model import Project
 from pccpipe.spec.secret import SecretSource
@@ -106,9 +120,11 @@ class _At(Struct, frozen=True):
     path: str = ""
     depth: int = 0
     always: bool = False
+    of_group: bool = False
+    """Under the `always:` of the group around."""
 
     def inside(self, path: str) -> _At:
-        return replace(self, path=path, depth=self.depth + 1)
+        return replace(self, path=path, depth=self.depth + 1, of_group=False)
 
     def knowing(self, **names: object) -> _At:
         return replace(self, names={**self.names, **names})
@@ -171,8 +187,13 @@ class _Planner(Struct):
             case Parallel():
                 yield self._group(step, "parallel", _at_once(body.max_parallel), path, at)
                 yield from self.steps(body.steps, at.inside(path))
+            case Group():
+                yield self._group(step, "group", "", path, at)
+                yield from self.steps(body.steps, at.inside(path))
             case _:
                 assert_never(body)
+        if step.always:
+            yield from self.steps(step.always, replace(at.inside(path), of_group=True))
 
     def _group(self, step: Step, kind: str, does: str, path: str, at: _At) -> PlannedStep:
         return PlannedStep(
@@ -181,6 +202,7 @@ class _Planner(Struct):
             kind=kind,
             step=step,
             always=at.always,
+            of_group=at.of_group,
             condition=self._expression(step.condition, path, at) if step.condition else None,
             timeout=self._value(step.timeout, path, at),
             does=does,

@@ -47,6 +47,8 @@ class PlannedStep(Struct, frozen=True):
     """As written, or `false`/`true` when that can be known."""
     timeout: str | None
     """Seconds as a number, or the expression."""
+    of_group: bool = False
+    """True under the `always:` of the group around it."""
     does: str = ""
     """The action or the group in words: paths, rounds, how many steps at once."""
     asked: Place | None = None

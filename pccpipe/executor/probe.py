@@ -11,7 +11,7 @@ from pccpipe.executor.context import RunContext, WalkPosition
 from pccpipe.executor.exposure import Level, is_agent, level_of
 from pccpipe.executor.places import first_way, following_way
 from pccpipe.outcome import Place
-from pccpipe.spec.model import Host, Parallel, Repeat, Run, Step
+from pccpipe.spec.model import Host, Run, Step
 
 
 def expected_levels(context: RunContext, steps: Sequence[Step], position: WalkPosition) -> list[Level]:
@@ -56,10 +56,6 @@ def _is_missing(context: RunContext, place: Place, where: Host, position: WalkPo
 
 def _runs_in(steps: Sequence[Step]) -> Iterator[Run]:
     for step in steps:
-        match step.body:
-            case Run() as body:
-                yield body
-            case Repeat(steps=inner) | Parallel(steps=inner):
-                yield from _runs_in(inner)
-            case _:
-                pass
+        if isinstance(step.body, Run):
+            yield step.body
+        yield from _runs_in(step.inner)

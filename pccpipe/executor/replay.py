@@ -15,7 +15,6 @@ from typing import TypeAlias, assert_never
 
 from msgspec.structs import replace
 
-from pccpipe.cancel import Deadline
 from pccpipe.executor.accounts import Raised, RunAccounts
 from pccpipe.executor.exposure import Exposure
 from pccpipe.executor.turn import ServiceTurn
@@ -28,6 +27,7 @@ from pccpipe.record.events import (
     CommandEnded,
     CommandStarted,
     Event,
+    GroupAlwaysStarted,
     Happening,
     InputAsked,
     InputGiven,
@@ -54,10 +54,17 @@ from pccpipe.record.run_events import (
 )
 from pccpipe.record.step_path import parent, rounds_left_out
 
-_OF_TURN = (TargetUnavailable, StepDowngraded, CommandEnded, BackgroundReady, RepairAsked, AgentChanged, StepWaiting)
+_OF_TURN = (
+    TargetUnavailable,
+    StepDowngraded,
+    CommandEnded,
+    BackgroundReady,
+    RepairAsked,
+    AgentChanged,
+    StepWaiting,
+    GroupAlwaysStarted,
+)
 """Events that a turn consumes in their order, as others do whose replay needs more than that."""
-LEAST_TIME = 10.0
-"""Seconds that a step has at least after a resume, to read the end of a command that is already over."""
 
 SessionKey: TypeAlias = tuple[str, str, str]
 """The step, its `session:`, and the agent: no other step or agent continues the session."""
@@ -115,8 +122,7 @@ class Replay:
 
     def knows(self, path: str) -> bool:
         """Say whether the record has a turn of the step that was not handed out."""
-        with self._lock:
-            return bool(self._turns.get(path))
+        return self.coming(path) is not None
 
     def coming(self, path: str) -> Turn | None:
         """Return the turn of the step that comes next in the record; None if it has no more."""
@@ -178,8 +184,8 @@ class Replay:
                 for turns in self._turns.values():
                     if not turns[-1].ended and turns[-1].began_at is None:
                         turns[-1].began_at = event.time
-            case AlwaysStarted() as always:
-                self.always = always
+            case AlwaysStarted():
+                self.always = event.what
             case Cancelling(by=by):
                 self.cancelled_by = by
             case _ if isinstance(event.what, _OF_TURN):
@@ -323,11 +329,3 @@ def _around(path: str) -> Iterator[str]:
     while above is not None:
         yield above
         above = parent(above)
-
-
-def deadline_since(began_at: float | None, seconds: float, owner: str) -> Deadline:
-    """Return the deadline of a step or pipeline that may take `seconds` from `began_at` on; None: from now on."""
-    gone = time.time() - began_at if began_at is not None else 0.0
-    # A clock that was set back must not give more time than there is.
-    left = seconds if began_at is None else min(seconds, max(seconds - gone, LEAST_TIME))
-    return Deadline(time.monotonic() + left, owner, seconds)

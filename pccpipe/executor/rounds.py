@@ -34,6 +34,8 @@ def run_rounds(
     number, rounds = 0, int(most)
     while number < rounds:
         number += 1
+        if position.over and not turn.peek(RoundStarted):
+            return position.over
         context.record_once(turn, RoundStarted(path, number, rounds))
         inside = replace(position.inside(f"{path}[{number}]", position.scope.in_round(number)), in_round=True)
         ended = sequence(body.steps, inside)

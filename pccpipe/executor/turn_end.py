@@ -12,8 +12,8 @@ from pccpipe.executor.context import LeftOpen, LegEnd, RunContext, StepOutcome, 
 from pccpipe.executor.input_request import InputState, requested_input, unmarked_request
 from pccpipe.executor.replay import Turn
 from pccpipe.executor.scope import StepView
-from pccpipe.executor.waiting import is_away
-from pccpipe.outcome import Outcome, Reason
+from pccpipe.executor.stopping import stops_anyway
+from pccpipe.outcome import Outcome
 from pccpipe.record.events import CommandEnded, CommandStarted, InputAsked, StepEnded, Warned
 from pccpipe.record.logs import tail
 from pccpipe.spec.absent import NoResult, Result, lenient
@@ -26,11 +26,7 @@ def goes_on(context: RunContext, step: Step, ended: StepOutcome) -> bool:
     """Say whether the steps after one that ended have their turns."""
     if ended.outcome in PASSING or ended.ignored:
         return True
-    # A place of the run is unreachable, taken by another run, or has processes left: the run stops here.
-    stops = ended.outcome is Outcome.UNAVAILABLE and (
-        ended.reason in {Reason.PROCESSES_LEFT, Reason.VM_BUSY} or is_away(context, ended.reason)
-    )
-    return continues_after(step, ended) and not stops and ended.outcome is not Outcome.CANCELLED
+    return continues_after(step, ended) and not stops_anyway(context, ended) and ended.outcome is not Outcome.CANCELLED
 
 
 def continues_after(step: Step, ended: StepOutcome) -> bool:

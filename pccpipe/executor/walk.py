@@ -15,22 +15,25 @@ from pccpipe.errors import PccpipeError
 from pccpipe.executor.actions import kind_of, run_action
 from pccpipe.executor.attestation import unattested_condition, unattested_matrix
 from pccpipe.executor.beside import Job, run_beside
+from pccpipe.executor.cause import name_failed_step
 from pccpipe.executor.companions import Companions, companions, is_background
 from pccpipe.executor.context import ALWAYS_LIMIT, STEP_LIMIT, LeftOpen, RunContext, StepOutcome, WalkPosition
+from pccpipe.executor.group_always import recorded_end, run_group_always
 from pccpipe.executor.input_request import InputState
 from pccpipe.executor.legs import begin_legs, leg_positions, leg_step, with_legs
-from pccpipe.executor.numbers import number_of
+from pccpipe.executor.numbers import deadline_since, number_of
 from pccpipe.executor.own_workspace import in_own_workspace
-from pccpipe.executor.replay import Turn, deadline_since
+from pccpipe.executor.probe import expected_levels
+from pccpipe.executor.replay import Turn
 from pccpipe.executor.retry import with_retries
 from pccpipe.executor.rounds import run_rounds
 from pccpipe.executor.services import with_services
 from pccpipe.executor.step import run_step
 from pccpipe.executor.turn_end import PASSING, end_turn, goes_on, replayed_end
 from pccpipe.outcome import Outcome, Place
-from pccpipe.record.events import StepStarted
+from pccpipe.record.events import StepRetrying, StepStarted
 from pccpipe.spec.matrix import Matrix, labels
-from pccpipe.spec.model import Build, Diff, Download, Parallel, Remove, Repeat, Run, Step, Upload
+from pccpipe.spec.model import Build, Diff, Download, Group, Parallel, Remove, Repeat, Run, Step, Upload
 
 
 class Walk(Struct, frozen=True):
@@ -69,6 +72,8 @@ class Walk(Struct, frozen=True):
             # The killed process was at the `always:` steps: the record has the end of the others.
             over = self.context.replay.always
             return StepOutcome(over.outcome, code=over.code, fails_as=over.status, message=over.outcome.value)
+        if position.over:
+            return position.over
         if self.context.cancel.requested:
             return StepOutcome(Outcome.CANCELLED, message=self.context.cancel.message)
         if failure := next(filter(None, (services.failure for services in position.services)), None):
@@ -136,30 +141,49 @@ class Walk(Struct, frozen=True):
         return ended
 
     def _body(self, step: Step, position: WalkPosition, turn: Turn) -> StepOutcome:
-        path, body = position.path_of(step.id), step.body
+        body = step.body
         match body:
             case Run():
                 ended = run_step(self.context, position, step, body.in_leg(position.scope.names), turn)
             case Upload() | Download() | Diff() | Remove() | Build():
                 # A resume repeats an action as a whole, with the same result.
                 ended = run_action(self.context, position, step, body)
-            case Repeat():
-                ended = self._retried(
-                    step,
-                    position,
-                    turn,
-                    lambda _: run_rounds(self.context, body, position, path, turn, step.fails_as, self.sequence),
-                )
-            case Parallel():
-                ended = self._retried(step, position, turn, lambda _: self._parallel(body, position, path))
+            case Repeat() | Parallel() | Group():
+                ended = self._group(step, body, position, turn)
             case _:
                 assert_never(body)
         return ended
 
-    def _retried(
-        self, step: Step, position: WalkPosition, turn: Turn, attempt: Callable[[int], StepOutcome]
-    ) -> StepOutcome:
-        return with_retries(self.context, position, position.path_of(step.id), step.retry, attempt, turn)
+    def _group(self, step: Step, body: Repeat | Parallel | Group, position: WalkPosition, turn: Turn) -> StepOutcome:
+        """Run a group's steps, and again as its `retry:` says; then its own `always:`."""
+        path, retry, over = position.path_of(step.id), step.retry, recorded_end(turn)
+        inside = replace(position, tolerated=position.tolerated or step.continue_on_error)
+        if over:
+            inside = replace(inside, over=over)
+            retry = replace(retry, attempts=1 + len(turn.all_of(StepRetrying)))
+        try:
+            ended = with_retries(
+                self.context, inside, path, retry, lambda _: self._once(step, body, inside, turn), turn
+            )
+        except PccpipeError as error:
+            ended = StepOutcome(Outcome.FAILED, message=str(error))
+        if over and ended.outcome is not over.outcome:
+            ended = over
+        return run_group_always(self.context, step, position, turn, ended, lambda context, *at: Walk(context).step(*at))
+
+    def _once(self, step: Step, body: Repeat | Parallel | Group, position: WalkPosition, turn: Turn) -> StepOutcome:
+        path = position.path_of(step.id)
+        match body:
+            case Repeat():
+                return run_rounds(self.context, body, position, path, turn, step.fails_as, self.sequence)
+            case Parallel():
+                return self._parallel(body, position, path)
+            case Group():
+                expected_levels(self.context, body.steps, position)
+                ended = name_failed_step(self.sequence(body.steps, position.inside(path)))
+                return replace(ended, result=None, result_path=None)
+            case _:
+                assert_never(body)
 
     def _parallel(self, body: Parallel, position: WalkPosition, path: str) -> StepOutcome:
         inside = position.inside(path)
@@ -172,7 +196,8 @@ class Walk(Struct, frozen=True):
         legs = begin_legs(self.context, step, matrix, position, turn)
         if not legs:
             return StepOutcome(Outcome.SKIPPED, message="its matrix has no legs")
-        position = replace(position, forged=(*position.forged, *unattested_matrix(position.scope, matrix)))
+        forged = (*position.forged, *unattested_matrix(position.scope, matrix))
+        position = replace(position, forged=forged, over=recorded_end(turn) or position.over)
         ends: list[StepOutcome | None] = [None] * len(legs)
 
         def run(index: int, leg: Step, inside: WalkPosition) -> StepOutcome:
@@ -208,7 +233,7 @@ class Walk(Struct, frozen=True):
 
 def _has_inner(step: Step) -> bool:
     """Say whether a step has turns of other steps inside; a replay walks through those also when it has ended."""
-    return step.matrix is not None or isinstance(step.body, Repeat | Parallel)
+    return step.matrix is not None or isinstance(step.body, Repeat | Parallel | Group)
 
 
 def _describe(step: Step) -> tuple[str, Place | None]:
@@ -218,7 +243,7 @@ def _describe(step: Step) -> tuple[str, Place | None]:
             return "agent" if body.agent else "run", body.where.on
         case Upload() | Download() | Diff() | Remove() | Build():
             return kind_of(body), None
-        case Repeat() | Parallel():
+        case Repeat() | Parallel() | Group():
             return type(body).__name__.lower(), None
         case _:
             assert_never(body)

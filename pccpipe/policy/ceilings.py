@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from pccpipe.policy.policy import Ceilings
-from pccpipe.spec.model import Budget, Parallel, Pipeline, Repeat, Run, Step, Value
+from pccpipe.spec.model import Budget, Group, Parallel, Pipeline, Repeat, Run, Step, Value
 from pccpipe.spec.secret import Via
 
 
@@ -41,7 +41,7 @@ def _budget(budget: Budget | None, tokens: int | None, usd: float | None) -> Bud
 def _held(step: Step, ceilings: Ceilings, proxied: frozenset[str]) -> Step:
     body = step.body
     match body:
-        case Repeat() | Parallel():
+        case Repeat() | Parallel() | Group():
             body = replace(body, steps=tuple(_held(inner, ceilings, proxied) for inner in body.steps))
         case Run():
             if ceilings.log is not None:
@@ -51,4 +51,4 @@ def _held(step: Step, ceilings: Ceilings, proxied: frozenset[str]) -> Step:
                 body = replace(body, budget=_budget(body.budget, ceilings.tokens, ceilings.usd))
         case _:
             pass
-    return replace(step, body=body)
+    return replace(step, body=body, always=tuple(_held(inner, ceilings, proxied) for inner in step.always))

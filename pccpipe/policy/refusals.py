@@ -17,6 +17,7 @@ from pccpipe.spec import units
 from pccpipe.spec.build_container import UNLIMITED
 from pccpipe.spec.built_in import may_be_built_in
 from pccpipe.spec.data import listed, mapping
+from pccpipe.spec.defaults import nested, place_of
 from pccpipe.spec.expression import Template
 from pccpipe.spec.paths import beside
 from pccpipe.spec.position import KeyPath
@@ -160,7 +161,7 @@ class _Pipeline(_Judge):
             self._container(("containers", name), mapping(spec))
         ceilings = self.policy.ceilings
         self.ceiling(("timeout",), self.data.get("timeout"), ceilings.timeout, units.seconds, "s")
-        self.ceiling(("defaults", "log_limit"), self._defaults.get("log_limit"), ceilings.log, units.size, "bytes")
+        self._of_defaults(("defaults",), self._defaults)
         self._budget(("budget",), mapping(self.data.get("budget")), ceilings.run_tokens, ceilings.run_usd)
         for path, step in self._steps(self.data, ()):
             self._step(path, step)
@@ -175,13 +176,23 @@ class _Pipeline(_Judge):
             for index, step in enumerate(listed(data.get(key))):
                 if isinstance(step, dict):
                     yield (*path, key, index), step
+                    around, own = self._defaults, mapping(step.get("defaults"))
+                    self._of_defaults((*path, key, index, "defaults"), own)
+                    self._defaults = nested(around, own) if own else around
                     yield from self._steps(step, (*path, key, index))
+                    self._defaults = around
+
+    def _of_defaults(self, path: KeyPath, defaults: Mapping[str, Json]) -> None:
+        self.ceiling((*path, "log_limit"), defaults.get("log_limit"), self.policy.ceilings.log, units.size, "bytes")
+        self.place(
+            (*path, "fallback", "on"), mapping(defaults.get("fallback")).get("on"), self.policy.fallbacks, "a fallback"
+        )
 
     def _step(self, path: KeyPath, step: Mapping[str, Json]) -> None:
         if "run" in step or "agent" in step:
             self._run(path, step)
         if "fallback" in step:
-            place = mapping(step["fallback"]).get("on", self._place(step))
+            place = mapping(step["fallback"]).get("on", place_of(step, self._defaults))
             at = (*path, "fallback", "on") if "on" in mapping(step["fallback"]) else (*path, "fallback")
             self.place(at, place, self.policy.fallbacks, "a fallback")
         for name, spec in mapping(step.get("files")).items():
@@ -228,13 +239,9 @@ class _Pipeline(_Judge):
 
     def _run(self, path: KeyPath, step: Mapping[str, Json]) -> None:
         at = (*path, next(key for key in ("on", "run", "agent") if key in step))
-        self.place(at, self._place(step), self.policy.places, "a step")
+        self.place(at, place_of(step, self._defaults), self.policy.places, "a step")
         if step.get("account") == "login":
             self._loosened((*path, "account"), "account: login")
-
-    def _place(self, step: Mapping[str, Json]) -> Json:
-        own = step if "on" in step or "container" in step else self._defaults
-        return own.get("on", "container" if "container" in own else "local")
 
     def _secret(self, name: str, spec: Mapping[str, Json]) -> None:
         path = ("secrets", name)

@@ -46,7 +46,7 @@ class StepStarted(EventKind, frozen=True):
 
     step: str
     kind: str
-    """`run`, `upload`, `download`, `diff`, `remove`, `build`, `repeat`, `parallel`, `matrix`."""
+    """`run`, `upload`, `download`, `diff`, `remove`, `build`, `repeat`, `parallel`, `group`, `matrix`."""
     asked: Place | None = None
     name: str = ""
     always: bool = False
@@ -251,6 +251,18 @@ class StepEnded(EventKind, frozen=True):
     """True if a command on the VM could have forged its result."""
 
 
+class GroupAlwaysStarted(EventKind, frozen=True):
+    """The steps of a group are over, with this outcome; the steps under its own `always:` begin."""
+
+    step: str
+    outcome: Outcome
+    message: str = ""
+    code: Code | None = None
+    reason: Reason | None = None
+    fails_as: str | None = None
+    """The run's status if this ends the run, by the `fails_as` of a step inside."""
+
+
 class InputAsked(EventKind, frozen=True):
     """The agent of an ended step asks a person for input; or a step whose budget is used up asks for a higher one."""
 
@@ -325,6 +337,7 @@ Happening: TypeAlias = (
     | RoundStarted
     | ActionDone
     | StepEnded
+    | GroupAlwaysStarted
     | InputAsked
     | InputGiven
     | RunWaiting

@@ -27,6 +27,7 @@ from pccpipe.record.events import (
     CommandEnded,
     CommandStarted,
     Event,
+    GroupAlwaysStarted,
     InputAsked,
     InputGiven,
     MayHaveBegun,
@@ -203,7 +204,9 @@ class RunState(Struct):
             case Output() | Activity():
                 if what.step in self.steps:
                     self.steps[what.step].still_since = None
-            case MayHaveBegun() | StepRetrying() | ModelLimited() | StepWaiting() | WorkspaceCopied():
+            case MayHaveBegun() | StepRetrying() | ModelLimited() | StepWaiting():
+                pass
+            case WorkspaceCopied() | GroupAlwaysStarted():
                 pass
             case _:
                 self._apply_to_step(event.time, what)

@@ -19,6 +19,7 @@ from pccpipe.spec.build_services import build_services
 from pccpipe.spec.build_values import ValueBuilder, string, whole
 from pccpipe.spec.containers import extended, settings
 from pccpipe.spec.data import items, listed, mapping
+from pccpipe.spec.defaults import nested
 from pccpipe.spec.env import layered
 from pccpipe.spec.expression import Template
 from pccpipe.spec.matrix import Scalar
@@ -28,6 +29,7 @@ from pccpipe.spec.model import (
     Container,
     Diff,
     Download,
+    Group,
     Input,
     InputType,
     Parallel,
@@ -65,13 +67,17 @@ class _PipelineBuilder:
         self._make = ValueBuilder(source)
         self._path = path
         self._data = mapping(source.data)
-        self._defaults = mapping(self._data.get("defaults"))
         self._agents = {
             name: self._agent(name, mapping(spec)) for name, spec in mapping(self._data.get("agents")).items()
         }
         self._containers = {name: self._container(name) for name in mapping(self._data.get("containers"))}
         self._runs = RunBuilder(
-            source, path.parent, self._defaults, self._containers, self._agents, stops_at_failure=stops_at_failure
+            source,
+            path.parent,
+            mapping(self._data.get("defaults")),
+            self._containers,
+            self._agents,
+            stops_at_failure=stops_at_failure,
         )
 
     def pipeline(self) -> Pipeline:
@@ -167,11 +173,21 @@ class _PipelineBuilder:
         return tuple(self._step((*path, index), mapping(step)) for index, step in enumerate(listed(steps)))
 
     def _step(self, path: KeyPath, data: Map) -> Step:
+        if "defaults" not in data:
+            return self._made(path, data)
+        around, self._runs.defaults = self._runs.defaults, nested(self._runs.defaults, mapping(data["defaults"]))
+        try:
+            return self._made(path, data)
+        finally:
+            self._runs.defaults = around
+
+    def _made(self, path: KeyPath, data: Map) -> Step:
         # The timeout of `defaults:` is for commands; on a group it would end the steps inside.
         # A background command ends with its group, and a group is what is retried.
         runs = ("run" in data or "agent" in data) and data.get("background") is not True
-        timeout = data.get("timeout", self._defaults.get("timeout") if runs else None)
-        retry = data.get("retry", self._defaults.get("retry") if runs else None)
+        defaults: Map = self._runs.defaults if runs else {}
+        timeout = data.get("timeout", defaults.get("timeout"))
+        retry = data.get("retry", defaults.get("retry"))
         condition = data.get("if")
         return Step(
             id=string(data["id"]),
@@ -190,6 +206,7 @@ class _PipelineBuilder:
             matrix_parallel=whole(data.get("max_parallel", 1)) if "matrix" in data else 1,
             services=build_services(self._source, (*path, "services"), data.get("services")),
             own_workspace=data.get("workspace") == "own",
+            always=self._steps((*path, "always"), data.get("always")),
         )
 
     def _body(self, path: KeyPath, data: Map) -> Body:
@@ -221,6 +238,8 @@ class _PipelineBuilder:
                     until=None if until is None else self._make.expression((*path, "repeat", "until"), until),
                     steps=self._steps((*path, "steps"), data["steps"]),
                 )
+            case {"steps": steps}:
+                return Group(self._steps((*path, "steps"), steps))
             case _:
                 at_once = whole(data.get("max_parallel", MOST_AT_ONCE)) if "matrix" not in data else MOST_AT_ONCE
                 return Parallel(self._steps((*path, "parallel"), data["parallel"]), at_once)

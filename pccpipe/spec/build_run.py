@@ -16,6 +16,7 @@ from pccpipe.spec.agent_task import PROMPT, Agent, AgentTask, FileInput, FileInp
 from pccpipe.spec.budget import build_budget
 from pccpipe.spec.build_values import ValueBuilder, string, whole
 from pccpipe.spec.data import listed, mapping
+from pccpipe.spec.defaults import default_fallback
 from pccpipe.spec.env import merged
 from pccpipe.spec.expression import Template
 from pccpipe.spec.model import DEFAULT_OPTIONS, Container, ContainerChoice, Host, ResultSpec, Run
@@ -53,7 +54,7 @@ class RunBuilder:
         self._source = source
         self._make = ValueBuilder(source)
         self._folder = folder
-        self._defaults = defaults
+        self.defaults = defaults
         self._containers = containers
         self._agents = agents
         self._stops_at_failure = stops_at_failure
@@ -61,24 +62,23 @@ class RunBuilder:
     def run(self, path: KeyPath, data: Map) -> Run:
         """Make the work of a step with `run:`."""
         own = {
-            **{key: value for key, value in self._defaults.items() if key in _INHERITED},
+            **{key: value for key, value in self.defaults.items() if key in _INHERITED},
             **data,
         }
-        own["env"] = merged(self._defaults.get("env"), data.get("env"))
-        own["shell"] = self._shell(data, self._defaults)
+        own["env"] = merged(self.defaults.get("env"), data.get("env"))
+        own["shell"] = self._shell(data, self.defaults)
         if "container" not in data and "on" not in data:
-            own |= {key: self._defaults[key] for key in ("on", "container") if key in self._defaults}
+            own |= {key: self.defaults[key] for key in ("on", "container") if key in self.defaults}
         if "on" not in own:
             own["on"] = "container" if "container" in own else "local"
         if own["on"] == "container" and "container" not in own:
-            own["container"] = self._defaults["container"]
+            own["container"] = self.defaults["container"]
         where = self._host(path, own)
         fallback = None
-        if "fallback" in data:
-            given = dict(mapping(data["fallback"]))
+        if given := dict(mapping(data.get("fallback", default_fallback(self.defaults, str(own["on"]))))):
             given["env"] = merged(own["env"], given.get("env"))
             script = given if "run" in given else {**data, **given}
-            given["shell"] = self._shell(script, {"shell": data["shell"]} if "shell" in data else self._defaults)
+            given["shell"] = self._shell(script, {"shell": data["shell"]} if "shell" in data else self.defaults)
             at = (*path, "fallback") if "run" in given else path
             fallback = self._host(at, {**own, **given})
         return Run(
@@ -90,7 +90,7 @@ class RunBuilder:
                 for name, spec in mapping(data.get("files")).items()
             ),
             result=self._result((*path, "result"), mapping(data["result"])) if "result" in data else None,
-            isolation_required=data.get("isolation", self._defaults.get("isolation")) == "required",
+            isolation_required=data.get("isolation", self.defaults.get("isolation")) == "required",
             as_login=data.get("account") == "login",
             background=data.get("background") is True,
             ready=build_ready(self._source, (*path, "ready"), data.get("ready")),

@@ -53,7 +53,6 @@ class _Checker:
         self.inputs = mapping(self.data.get("inputs"))
         self.secrets = mapping(self.data.get("secrets"))
         self.containers = mapping(self.data.get("containers"))
-        self.defaults = mapping(self.data.get("defaults"))
         self.step_ids: dict[str, KeyPath] = {}
         self.source = source
         self._ill = {key for key in _SECTIONS if self._is_ill(key)}
@@ -110,9 +109,7 @@ class _Checker:
         check_budget(self.values, ("budget",), self.data.get("budget"), Visible())
         if "budget" in self.data and not any(mapping(each).get("via") == "proxy" for each in self.secrets.values()):
             check_counted(self.values, (), "budget", "this pipeline")
-        self.runs.host(("defaults",), self.defaults, Visible(target=True))
-        self.values.expression_or_plain(("defaults", "timeout"), self.defaults.get("timeout"), Visible())
-        check_retry(self.values, ("defaults", "retry"), self.defaults.get("retry"))
+        self.runs.check_defaults(("defaults",), mapping(self.data.get("defaults")), Visible())
         done: set[str] = set()
         self._sequence(("steps",), self.data.get("steps"), Visible(done))
         self._sequence(("always",), self.data.get("always"), Visible(done))
@@ -205,12 +202,23 @@ class _Checker:
         if "run" in step or "agent" in step:
             self.runs.run(path, step, replace(inside, target=True))
         self._action(path, step, inside)
-        if "repeat" in step:
-            self._repeat(path, step, inside)
-        if "parallel" in step:
-            self._parallel(path, step, inside)
+        with self.runs.defaults_of(path, step, inside):
+            self._group(path, step, inside)
         if isinstance(visible.steps, set):
             visible.steps.update(_ids([step]))
+
+    def _group(self, path: KeyPath, step: dict[str, Json], visible: Visible) -> None:
+        if "repeat" in step:
+            self._repeat(path, step, visible)
+        elif "parallel" in step:
+            self._parallel(path, step, visible)
+        elif "steps" in step:
+            self._sequence((*path, "steps"), step["steps"], visible)
+        if "always" in step:
+            ended = {*visible.steps, *_ids([{**step, "always": []}])}
+            if "matrix" in step:
+                ended.discard(str(step.get("id")))  # its legs end one by one
+            self._sequence((*path, "always"), step["always"], replace(visible, steps=ended))
 
     def _repeat(self, path: KeyPath, step: dict[str, Json], visible: Visible) -> None:
         spec = mapping(step["repeat"])
@@ -246,7 +254,7 @@ def _steps(data: Mapping[str, Json], key: str, path: KeyPath = ()) -> Iterator[t
         if isinstance(step, dict):
             at = (*path, key, index)
             yield at, step
-            for inner in ("steps", "parallel"):
+            for inner in ("steps", "parallel", "always"):
                 if isinstance(step.get(inner), list):
                     yield from _steps(step, inner, at)
 
@@ -260,5 +268,5 @@ def _ids(steps: Json) -> Iterator[str]:
 def _legs(step: Mapping[str, Json]) -> int:
     """Count a step and its inner steps, with each matrix expanded."""
     legs = count(step.get("matrix"))
-    inner = (*items(step.get("steps")), *items(step.get("parallel")))
+    inner = (*items(step.get("steps")), *items(step.get("parallel")), *items(step.get("always")))
     return legs * (1 + sum(_legs(mapping(each)) for each in inner))

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+
+from msgspec.structs import replace
 
 from pccpipe.shells import dialect_of
 from pccpipe.spec.budget import check_budget, check_counted
 from pccpipe.spec.check_agent import AgentChecker
 from pccpipe.spec.check_background import check_background
 from pccpipe.spec.check_matrix import MatrixChecker, missing_name
+from pccpipe.spec.check_retry import check_retry
 from pccpipe.spec.check_script import check_path_of_agent, check_scripts
 from pccpipe.spec.data import items, mapping
+from pccpipe.spec.defaults import default_fallback, nested, place_of
 from pccpipe.spec.elsewhere import image_hint
 from pccpipe.spec.names import Visible
 from pccpipe.spec.position import KeyPath
@@ -48,19 +53,40 @@ class RunChecker:
         self.containers = mapping(data.get("containers"))
         self.defaults = mapping(data.get("defaults"))
         self._data = data
+        self._defaults_at: KeyPath = ("defaults",)
         self._ill = ill
         self._older = older
         self._written: dict[str, str] = {}
         """The id of the step that writes a file of the run's folder, by the file's path."""
 
+    @contextmanager
+    def defaults_of(self, path: KeyPath, step: Mapping[str, Json], visible: Visible) -> Iterator[None]:
+        """Check the `defaults:` of a group, and let them hold within the block."""
+        own, at = mapping(step.get("defaults")), (*path, "defaults")
+        if not own:
+            yield
+            return
+        around, around_at = self.defaults, self._defaults_at
+        self.defaults, self._defaults_at = nested(around, own), at
+        self.check_defaults(at, own, visible)
+        yield
+        self.defaults, self._defaults_at = around, around_at
+
+    def check_defaults(self, path: KeyPath, defaults: Mapping[str, Json], visible: Visible) -> None:
+        """Check the values of a `defaults:`."""
+        self.host(path, defaults, replace(visible, target=True))
+        self.host((*path, "fallback"), mapping(defaults.get("fallback")), replace(visible, target=True))
+        self.values.expression_or_plain((*path, "timeout"), defaults.get("timeout"), visible)
+        check_retry(self.values, (*path, "retry"), defaults.get("retry"))
+
     def run(self, path: KeyPath, step: dict[str, Json], visible: Visible) -> None:
         """Check a step with `run:` or `agent:`."""
-        on = self._place(step)
+        on = place_of(step, self.defaults)
         self.host(path, step, visible, on=on)
         if on == "container" and isinstance(box := step.get("container", self.defaults.get("container")), str):
             at = (*path, "container") if "container" in step else path
             self.matrices.images(at, self.matrices.chosen(at, box, visible), visible)
-        shell = check_scripts(self.values, path, step, self.defaults, visible)
+        shell = check_scripts(self.values, path, step, self.defaults, self._defaults_at, visible)
         check_background(self.values, path, step, on, dialect_of(shell) or "sh", visible)
         if on != "local":  # a local command inherits the variables of this machine, which may be another tool's
             self.values.foreign_variables((*path, "run"), step.get("run"))
@@ -90,7 +116,7 @@ class RunChecker:
         if fallback := mapping(step.get("fallback")):
             self._fallback((*path, "fallback"), fallback, on, visible)
         if "agent" in step:
-            other = mapping(step.get("fallback")).get("on")
+            other = mapping(step.get("fallback", default_fallback(self.defaults, on))).get("on")
             self.agents.step(path, step, [on, *([other] if isinstance(other, str) else [])], visible)
 
     def writes(self, path: KeyPath, step: Mapping[str, Json], name: Json, visible: Visible) -> None:
@@ -114,14 +140,6 @@ class RunChecker:
         self.values.schema((*path, "schema"), spec.get("schema"))
         self.values.text((*path, "patch"), spec.get("patch"), visible)
         self.values.template_file((*path, "template"), spec.get("template"), visible)
-
-    def _place(self, step: Mapping[str, Json]) -> str:
-        """Return where a step runs, by its own keys or by `defaults:`."""
-        if "on" in step:
-            return str(step["on"])
-        if "container" in step:
-            return "container"
-        return str(self.defaults.get("on", "container" if "container" in self.defaults else "local"))
 
     def host(self, path: KeyPath, host: Mapping[str, Json], visible: Visible, on: str | None = None) -> None:
         """Check the keys that a step, its fallback and `defaults:` have in common."""

@@ -21,6 +21,7 @@ def check_scripts(
     path: KeyPath,
     step: Mapping[str, Json],
     defaults: Mapping[str, Json],
+    defaults_at: KeyPath,
     visible: Visible,
 ) -> str:
     """Check `run:`, `shell:` and `shell_options:` of a step and its fallback; return the shell of the step's script."""
@@ -33,7 +34,8 @@ def check_scripts(
         its = _text(fallback.get("shell")) or (None if has_run else own)
         _script(values, at, script, its, own or default, visible)
     shell = shell_of(_text(step.get("run")) or "", own, default, reads_shebang=not values.older)
-    _options(values, path, step, defaults, shell)
+    at = path if "shell_options" in step else defaults_at
+    _options(values, (*at, "shell_options"), step, defaults, shell)
     _exports(values, path, step)
     return shell
 
@@ -77,13 +79,12 @@ def _script(
 def _options(
     values: ValueChecker, path: KeyPath, step: Mapping[str, Json], defaults: Mapping[str, Json], shell: str
 ) -> None:
-    at = (*path, "shell_options") if "shell_options" in step else ("defaults", "shell_options")
     options = step.get("shell_options", defaults.get("shell_options"))
     if dialect_of(shell) == "sh" and isinstance(options, list) and "pipefail" in options:
-        values.say(at, "`pipefail` is an option of bash, and the shell is sh", "set `shell: bash`")
+        values.say(path, "`pipefail` is an option of bash, and the shell is sh", "set `shell: bash`")
     elif not dialect_of(shell) and "shell_options" in step:
         message = f"`shell_options` are options of sh and bash, and `{shell}` runs this script"
-        values.say(at, message, "write options behind the program: `shell: python3 -u`", at_key=True)
+        values.say(path, message, "write options behind the program: `shell: python3 -u`", at_key=True)
 
 
 def _exports(values: ValueChecker, path: KeyPath, step: Mapping[str, Json]) -> None:

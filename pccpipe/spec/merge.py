@@ -18,7 +18,7 @@ from pccpipe.spec.source import Change, Source
 from pccpipe.values import Json
 
 _LISTS = ("steps", "always")
-_INNER = ("steps", "parallel")
+_INNER = ("steps", "parallel", "always")
 
 
 def merge(over: Source, under: Source) -> tuple[Source, list[Problem]]:

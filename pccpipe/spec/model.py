@@ -271,7 +271,13 @@ class Parallel(Struct, frozen=True):
     max_parallel: int
 
 
-Body: TypeAlias = Run | Upload | Download | Diff | Remove | Build | Repeat | Parallel
+class Group(Struct, frozen=True):
+    """Runs its steps in order, once."""
+
+    steps: tuple[Step, ...]
+
+
+Body: TypeAlias = Run | Upload | Download | Diff | Remove | Build | Repeat | Parallel | Group
 
 
 class Step(Struct, frozen=True):
@@ -296,6 +302,18 @@ class Step(Struct, frozen=True):
     """The containers that live beside it, by name; each leg of a matrix has its own."""
     own_workspace: bool = False
     """It works in a copy of the workspace, as it was when the step, or its leg of the matrix, began."""
+    always: tuple[Step, ...] = ()
+    """Of a group: the steps that run last, however its others ended."""
+
+    @property
+    def own_steps(self) -> tuple[Step, ...]:
+        """The steps of a group without its `always:`; none of another step."""
+        return self.body.steps if isinstance(self.body, Repeat | Parallel | Group) else ()
+
+    @property
+    def inner(self) -> tuple[Step, ...]:
+        """The steps of a group, with its `always:`."""
+        return (*self.own_steps, *self.always)
 
 
 class Pipeline(Struct, frozen=True):
@@ -329,5 +347,4 @@ def with_inner(steps: Iterable[Step]) -> Iterator[Step]:
     """Yield the steps, and those in their groups."""
     for step in steps:
         yield step
-        if isinstance(step.body, Repeat | Parallel):
-            yield from with_inner(step.body.steps)
+        yield from with_inner(step.inner)

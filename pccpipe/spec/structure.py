@@ -19,7 +19,9 @@ from pccpipe.values import Json
 if TYPE_CHECKING:
     from jsonschema import Draft7Validator, ValidationError
 
-BODIES = ("run", "agent", "upload", "download", "diff", "remove", "build", "repeat", "parallel")
+BODIES = ("run", "agent", "upload", "download", "diff", "remove", "build", "repeat", "parallel", "steps")
+_GROUPS = ("repeat", "parallel", "steps")
+_OF_DEFAULTS = ("on", "container", "shell", "shell_options", "cwd", "env", "log_limit", "isolation", "fallback")
 BUILT_IN_RESULTS = ("builder-result", "reviewer-result")
 AGENT_KEYS = ("prompt", "session", "repair", "stalled_after", "on_stall", "workspace_config")
 """The keys of a step with `agent:`."""
@@ -112,9 +114,9 @@ def _none_of(error: ValidationError, path: KeyPath, source: Source) -> Iterator[
         return
     wanted = [name for option in options for name in option["required"]]
     if tuple(wanted) == BODIES:
-        if "steps" in instance or any(nearest(key, BODIES) for key in instance if key not in _known_at(error)):
+        if any(nearest(key, BODIES) for key in instance if key not in _known_at(error)):
             return  # reported at that key
-        hint = f"add one of {', '.join(f'`{name}`' for name in BODIES)}"
+        hint = f"add {_listed(BODIES)}"
         yield _problem(source, path, "this step does nothing", hint)
     elif "max_parallel" in instance:
         message = "`max_parallel` needs a `matrix:` or a `parallel:`"
@@ -140,7 +142,7 @@ def _misplaced(path: KeyPath, data: Json) -> tuple[str, str] | None:
     for part in path[:-1]:
         step, around = around, around[part]
     beside = cast("dict[str, Json]", around)
-    bodies = [name for name in beside if name in BODIES]
+    bodies = sorted((name for name in beside if name in BODIES), key=lambda name: name == "steps")
     if path == ("change",):
         return "`change` needs an `include:`", "it changes steps of the included pipeline"
     if path[0] == "change" and key in {"set", "unset"}:
@@ -158,12 +160,14 @@ def _misplaced(path: KeyPath, data: Json) -> tuple[str, str] | None:
         if key == bodies[0]:
             return None
         return f"`{key}` cannot be combined with `{bodies[0]}`", "a step does one thing: make it two steps"
-    if key == "steps":
-        return "`steps` needs a `repeat:`", "to run steps in parallel, put them under `parallel:`"
     if key == "exclude":
         return "`exclude` belongs to an `upload:`", ""
     if words := misplaced_background(key, beside):
         return words
+    if bodies and key in {"always", "defaults"}:
+        return f"`{key}` cannot be combined with `{bodies[0]}`", f"it belongs to a group, with {_listed(_GROUPS)}"
+    if bodies and bodies[0] in _GROUPS and key in _OF_DEFAULTS:
+        return f"`{key}` cannot be combined with `{bodies[0]}`", "put it under the group's `defaults:`"
     if bodies:
         kinds = "`agent:`" if key in AGENT_KEYS else "`run:`" if "agent" in bodies else "`run:` or `agent:`"
         return f"`{key}` cannot be combined with `{bodies[0]}`", f"it belongs to a step with {kinds}"
@@ -264,6 +268,10 @@ def _thing(path: KeyPath) -> str:
     if len(path) > 1 and path[-2] in {"inputs", "secrets", "containers", "agents", "files", "services"}:
         return f"`{path[-2]}: {path[-1]}:`"
     return f"`{words[-1]}`"
+
+
+def _listed(words: Sequence[str]) -> str:
+    return f"one of {', '.join(f'`{word}`' for word in words)}"
 
 
 def _shown(value: object) -> str:

@@ -64,13 +64,20 @@ def _variables(data: Json, path: KeyPath) -> Iterator[tuple[KeyPath, dict[str, J
     """Yield each mapping of texts, with its path."""
     if not path:
         yield from _mapping_at(data, (), "env")
-        yield from _mapping_at(mapping(data).get("defaults"), ("defaults",), "env")
+        yield from _of_defaults(data, ())
         for name, container in mapping(mapping(data).get("containers")).items():
             yield from _mapping_at(container, ("containers", name), "env")
     for at, step in _steps(data, path):
         yield from _mapping_at(step, at, "env")
+        yield from _of_defaults(step, at)
         yield from _mapping_at(mapping(step).get("fallback"), (*at, "fallback"), "env")
         yield from _mapping_at(mapping(step).get("build"), (*at, "build"), "args")
+
+
+def _of_defaults(data: Json, path: KeyPath) -> Iterator[tuple[KeyPath, dict[str, Json]]]:
+    defaults = mapping(data).get("defaults")
+    yield from _mapping_at(defaults, (*path, "defaults"), "env")
+    yield from _mapping_at(mapping(defaults).get("fallback"), (*path, "defaults", "fallback"), "env")
 
 
 def _matrices(data: Json, path: KeyPath) -> Iterator[tuple[KeyPath, dict[str, Json]]]:

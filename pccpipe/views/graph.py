@@ -14,7 +14,21 @@ from pccpipe.outcome import Place
 from pccpipe.spec import jinja
 from pccpipe.spec.agent_task import AgentTask
 from pccpipe.spec.matrix import described
-from pccpipe.spec.model import Build, Diff, Download, Host, Parallel, Pipeline, Remove, Repeat, Run, Step, Upload, Value
+from pccpipe.spec.model import (
+    Build,
+    Diff,
+    Download,
+    Group,
+    Host,
+    Parallel,
+    Pipeline,
+    Remove,
+    Repeat,
+    Run,
+    Step,
+    Upload,
+    Value,
+)
 from pccpipe.views.text import harmless_line
 from pccpipe.views.words import with_codes
 from pccpipe.words import limit
@@ -34,6 +48,7 @@ class Flow(StrEnum):
 
     REPEAT = "repeat"
     PARALLEL = "parallel"
+    ORDER = "order"
 
 
 class Card(Struct, frozen=True):
@@ -53,14 +68,15 @@ class Card(Struct, frozen=True):
     """True for a step with a matrix."""
 
 
-class Group(Struct, frozen=True):
+class Box(Struct, frozen=True):
     """Draw a group of steps."""
 
     id: str
     flow: Flow
     rules: tuple[str, ...]
-    inner: tuple[Card | Group, ...]
+    inner: tuple[Card | Box, ...]
     several: bool = False
+    always: tuple[Card | Box, ...] = ()
 
 
 class Graph(Struct, frozen=True):
@@ -68,8 +84,8 @@ class Graph(Struct, frozen=True):
 
     name: str
     description: str
-    steps: tuple[Card | Group, ...]
-    always: tuple[Card | Group, ...]
+    steps: tuple[Card | Box, ...]
+    always: tuple[Card | Box, ...]
 
 
 def make_graph(pipeline: Pipeline) -> Graph:
@@ -101,9 +117,10 @@ _STYLES = {
 }
 
 
-def _node(step: Step) -> Card | Group:
+def _node(step: Step) -> Card | Box:
     body = step.body
     rules = tuple(map(harmless_line, _rules(step)))
+    inner, always = tuple(map(_node, step.own_steps)), tuple(map(_node, step.always))
     match body:
         case Run():
             fallback = body.fallback
@@ -130,10 +147,12 @@ def _node(step: Step) -> Card | Group:
         case Repeat():
             until = (f"until {jinja.bare(body.until.source)}",) if body.until else ()
             own = (f"repeat, at most {_value(body.max)} rounds", *map(harmless_line, until))
-            return Group(step.id, Flow.REPEAT, (*own, *rules), tuple(map(_node, body.steps)), bool(step.matrix))
+            return Box(step.id, Flow.REPEAT, (*own, *rules), inner, bool(step.matrix), always)
         case Parallel():
             own = ("side by side", f"at most {body.max_parallel} at once")
-            return Group(step.id, Flow.PARALLEL, (*own, *rules), tuple(map(_node, body.steps)), bool(step.matrix))
+            return Box(step.id, Flow.PARALLEL, (*own, *rules), inner, bool(step.matrix), always)
+        case Group():
+            return Box(step.id, Flow.ORDER, rules, inner, bool(step.matrix), always)
         case _:
             assert_never(body)
 
@@ -204,17 +223,22 @@ def _first_line(script: str) -> str:
     return harmless_line(f"{lines[0]}{' ...' if len(lines) > 1 else ''}") if lines else ""
 
 
-def _mermaid_nodes(nodes: Sequence[Card | Group], prefix: str, indent: str, *, chain: bool) -> Iterator[str]:
+def _mermaid_nodes(nodes: Sequence[Card | Box], prefix: str, indent: str, *, chain: bool) -> Iterator[str]:
     names = [f"{prefix}{index}" for index in range(len(nodes))]
     for name, node in zip(names, nodes, strict=True):
         if isinstance(node, Card):
             yield from _mermaid_card(node, name, indent)
         else:
             yield f'{indent}subgraph {name}["{_quoted(": ".join((node.id, ", ".join(node.rules))))}"]'
-            yield f"{indent}  direction {'TB' if node.flow is Flow.REPEAT else 'LR'}"
-            yield from _mermaid_nodes(node.inner, f"{name}_", f"{indent}  ", chain=node.flow is Flow.REPEAT)
+            yield f"{indent}  direction {'LR' if node.flow is Flow.PARALLEL else 'TB'}"
+            yield from _mermaid_nodes(node.inner, f"{name}_", f"{indent}  ", chain=node.flow is not Flow.PARALLEL)
             if node.flow is Flow.REPEAT and len(node.inner) > 1:
                 yield f"{indent}  {name}_{len(node.inner) - 1} -. again .-> {name}_0"
+            if node.always:
+                yield f'{indent}  subgraph {name}_always["always, whatever happens"]'
+                yield from _mermaid_nodes(node.always, f"{name}_a", f"{indent}    ", chain=True)
+                yield f"{indent}  end"
+                yield f"{indent}  {name}_{len(node.inner) - 1} --> {name}_always"
             yield f"{indent}end"
     if chain:
         yield from (f"{indent}{one} --> {other}" for one, other in itertools.pairwise(names))

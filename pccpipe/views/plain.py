@@ -22,6 +22,7 @@ from pccpipe.record.events import (
     CommandEnded,
     CommandStarted,
     Event,
+    GroupAlwaysStarted,
     Happening,
     InputAsked,
     InputGiven,
@@ -160,8 +161,8 @@ def _text(what: Happening, at: float) -> str:
         case Cancelling():
             by = f"{what.who} with `pccpipe cancel`" if what.who else what.by
             return f"cancelled by {by}; running commands have {duration(what.grace)} to end"
-        case AlwaysStarted():
-            return f"steps ended ({what.status}); the steps under `always:` begin"
+        case AlwaysStarted() | GroupAlwaysStarted():
+            return _always_text(what)
         case WorkspaceCopied():
             return f"{what.step} has its own copy of the workspace, after {duration(what.seconds)}"
         case Warned():
@@ -175,6 +176,12 @@ def _text(what: Happening, at: float) -> str:
 def _background_ready(what: BackgroundReady) -> str:
     how = f"is ready after {duration(what.seconds)}" if what.seconds else "runs on"
     return f"{what.step} {how}: the next step begins"
+
+
+def _always_text(what: AlwaysStarted | GroupAlwaysStarted) -> str:
+    if isinstance(what, AlwaysStarted):
+        return f"steps ended ({what.status}); the steps under `always:` begin"
+    return f"{what.step} steps ended ({what.outcome}); those under its `always:` begin"
 
 
 def _agent_text(what: RepairAsked | ModelLimited | AgentChanged | StepWaiting | Stalled) -> str:

@@ -110,7 +110,7 @@ def _short(position: Position) -> str:
 
 def _step(planned: PlannedStep, plan: Plan) -> list[str]:
     indent = "  " * (planned.depth + 1)
-    label = planned.path if planned.depth == 0 else planned.step.id
+    label = planned.path if planned.depth == 0 else f"{'always ' if planned.of_group else ''}{planned.step.id}"
     first = planned.ways[0] if planned.ways else None
     what = _place(first, planned.asked) if first else planned.does
     lines = [f"{indent}{label}: {planned.kind} {what}".rstrip()]
@@ -285,6 +285,7 @@ def _step_json(planned: PlannedStep) -> Json:
         "id": step.id,
         "depth": planned.depth,
         "always": planned.always,
+        "group_always": planned.of_group,
         "kind": planned.kind,
         "does": planned.does,
         "on": planned.asked,

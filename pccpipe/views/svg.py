@@ -11,7 +11,7 @@ from xml.sax.saxutils import escape
 
 from msgspec import Struct, field
 
-from pccpipe.views.graph import Card, Flow, Graph, Group, Look
+from pccpipe.views.graph import Box, Card, Flow, Graph, Look
 
 _CARD, _PILL = 384, 232
 _GAP, _SIDE, _MARGIN = 34, 28, 36
@@ -88,7 +88,7 @@ class _Drawing(Struct):
             x += 18 + len(_WORDS[look]) * 6.6 + 24
         return y + 12
 
-    def _always(self, nodes: Sequence[Card | Group], size: _Size, axis: float, y: float, above: _Size) -> float:
+    def _always(self, nodes: Sequence[Card | Box], size: _Size, axis: float, y: float, above: _Size) -> float:
         left, right = max(size.left + _PAD, above.left), max(size.right + _PAD, above.right)
         height = _HEAD + 2 * _LINE + size.height + _PAD
         self._arrow(axis, y - _GAP, axis, y)
@@ -97,7 +97,7 @@ class _Drawing(Struct):
         self._text(axis - left + 80, y + _HEAD + 8, "after success, failure, timeout and cancel", colour=_MUTED)
         return self._draw_column(nodes, axis, y + _HEAD + 2 * _LINE) + _PAD
 
-    def _draw_column(self, nodes: Sequence[Card | Group], axis: float, y: float) -> float:
+    def _draw_column(self, nodes: Sequence[Card | Box], axis: float, y: float) -> float:
         """Draw nodes from top to bottom; returns where they end."""
         for index, node in enumerate(nodes):
             if index:
@@ -107,7 +107,7 @@ class _Drawing(Struct):
             y += _measure(node).height
         return y
 
-    def _draw(self, node: Card | Group, axis: float, y: float) -> None:
+    def _draw(self, node: Card | Box, axis: float, y: float) -> None:
         if isinstance(node, Card):
             self._card(node, axis - _CARD / 2, y)
         else:
@@ -147,7 +147,7 @@ class _Drawing(Struct):
         for index, line in enumerate(lines):
             self._text(x + _SIDE + 16, top + 36 + index * 16, line, size=12, colour=_COLOURS[card.fallback_look])
 
-    def _group(self, group: Group, axis: float, y: float) -> None:
+    def _group(self, group: Box, axis: float, y: float) -> None:
         size = _measure(group)
         x, width = axis - size.left, size.left + size.right
         heading = _heading(group, width)
@@ -158,10 +158,18 @@ class _Drawing(Struct):
         for index, line in enumerate(heading):
             self._text(x + 16, y + _HEAD + 8 + (index + 1) * _LINE, line, size=12, colour=_MUTED)
         top = y + _HEAD + (len(heading) + 1) * _LINE + 8
-        if group.flow is Flow.REPEAT:
+        if group.flow is Flow.PARALLEL:
+            bottom = self._draw_rows(group, x, top)
+        else:
             bottom = self._draw_column(group.inner, axis, top)
-            self._back(group, axis, x + 20, top, bottom)
-            return
+            if group.flow is Flow.REPEAT:
+                self._back(group, axis, x + 20, top, bottom)
+        if group.always:
+            self._text(x + 16, bottom + _GAP, "always", weight=600)
+            self._draw_column(group.always, axis, bottom + _GAP + _LINE)
+
+    def _draw_rows(self, group: Box, x: float, top: float) -> float:
+        """Draw the steps of a `parallel:` group in rows; return where they end."""
         for row in _rows(group):
             at = x + _PAD
             for node in row:
@@ -169,8 +177,9 @@ class _Drawing(Struct):
                 self._draw(node, at + inner.left, top)
                 at += inner.left + inner.right + _SIDE
             top += max(_measure(node).height for node in row) + _SIDE
+        return top - _SIDE
 
-    def _back(self, group: Group, axis: float, x: float, top: float, bottom: float) -> None:
+    def _back(self, group: Box, axis: float, x: float, top: float, bottom: float) -> None:
         """Draw the arrow from the last step of a round to the first of the next."""
         first, last = _measure(group.inner[0]), _measure(group.inner[-1])
         begin, end = bottom - min(last.height / 2, 30.0), top + min(first.height / 2, 30.0)
@@ -228,39 +237,44 @@ class _Drawing(Struct):
         )
 
 
-def _measure(node: Card | Group) -> _Size:
+def _measure(node: Card | Box) -> _Size:
     if isinstance(node, Card):
         lines = 1 + len(_wrapped(node.does, 54)) + bool(node.command) + len(_wrapped(" · ".join(node.rules), 58))
         beside = _SIDE + _PILL if node.fallback else 0
         return _Size(_CARD / 2, _CARD / 2 + beside, 2 * _HEAD + lines * _LINE - 12)
-    if node.flow is Flow.REPEAT:
+    if node.flow is not Flow.PARALLEL:
         inner = _column(node.inner)
-        left, right, height = inner.left + _LOOP, inner.right + _PAD, inner.height
+        beside = _LOOP if node.flow is Flow.REPEAT else _PAD
+        left, right, height = inner.left + beside, inner.right + _PAD, inner.height
     else:
         rows = [[_measure(each) for each in row] for row in _rows(node)]
         widths = [sum(size.left + size.right for size in row) + _SIDE * (len(row) - 1) for row in rows]
         left = right = max(widths) / 2 + _PAD
         height = sum(max(size.height for size in row) for row in rows) + _SIDE * (len(rows) - 1)
+    if node.always:
+        always = _column(node.always)
+        left, right = max(left, always.left + _PAD), max(right, always.right + _PAD)
+        height += _GAP + _LINE + always.height
     head = _HEAD + (len(_heading(node, left + right)) + 1) * _LINE + 8
     return _Size(left, right, head + height + _PAD)
 
 
-def _rows(group: Group) -> list[tuple[Card | Group, ...]]:
+def _rows(group: Box) -> list[tuple[Card | Box, ...]]:
     """Split the steps that run side by side into rows."""
     return [group.inner[at : at + _ABREAST] for at in range(0, len(group.inner), _ABREAST)]
 
 
-def _column(nodes: Sequence[Card | Group]) -> _Size:
+def _column(nodes: Sequence[Card | Box]) -> _Size:
     sizes = [_measure(node) for node in nodes] or [_Size(0, 0, 0)]
     height = sum(size.height for size in sizes) + _GAP * (len(sizes) - 1)
     return _Size(max(size.left for size in sizes), max(size.right for size in sizes), height)
 
 
-def _heading(group: Group, width: float) -> list[str]:
+def _heading(group: Box, width: float) -> list[str]:
     return _wrapped(" · ".join(group.rules), int((width - 32) / 6.8))
 
 
-def _looks(nodes: Sequence[Card | Group]) -> list[Look]:
+def _looks(nodes: Sequence[Card | Box]) -> list[Look]:
     """Return the looks of all nodes, in the order of the legend."""
     found: set[Look] = set()
     for node in nodes:

@@ -1,4 +1,4 @@
-"""docs/coming-from.md: its pipelines run, and the files beside them are right in their own tools."""
+"""The pipelines of docs/coming-from.md and docs/groups.md run; files of other tools are right in their own."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def theirs() -> Iterator[tuple[str, str]]:
             yield next(head for head in TOOLS if text.startswith(head)), text
 
 
-OURS = [block for block in blocks(PAGE) if block.kind == "yaml"]
+OURS = [block for page in (PAGE, ROOT / "docs/groups.md") for block in blocks(page) if block.kind == "yaml"]
 WITH_SERVICES = [block for block in OURS if "services:" in block.text]
 
 

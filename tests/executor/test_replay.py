@@ -8,7 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from pccpipe.errors import Unavailable
-from pccpipe.executor.replay import Replay, deadline_since
+from pccpipe.executor.numbers import deadline_since
+from pccpipe.executor.replay import Replay
 from pccpipe.outcome import IsolationMode, Outcome, Place, Reason
 from pccpipe.record.events import CommandEnded, CommandStarted, Event, Happening, StepEnded, StepRetrying, StepStarted
 from pccpipe.record.run_events import RunStarted
@@ -199,6 +200,46 @@ RUNS: dict[str, tuple[str, Script]] = {
         always: [{id: b, run: "x ${{ run.status }}"}, {id: c, remove: workspace}]
         """,
         failing("a-1", "b-1"),
+    ),
+    "plain group": (
+        """
+        steps:
+          - id: tests
+            continue_on_error: true
+            steps: [{id: a, run: x}, {id: b, run: x}, {id: never, run: x}]
+            always: [{id: stop, run: x, if: steps.tests.failed}, {id: last, run: "x ${{ steps.b.outcome }}"}]
+          - {id: c, run: x}
+        """,
+        failing("tests.b-1", "tests.stop-1"),
+    ),
+    "plain group tried again": (
+        """
+        steps:
+          - id: tests
+            retry: {attempts: 2, backoff: 0s}
+            steps: [{id: a, run: x}, {id: g, steps: [{id: b, run: x}], always: [{id: inner, run: x}]}]
+            always: [{id: stop, run: x}]
+        always: [{id: outer, steps: [{id: d, run: x}], always: [{id: e, run: x}]}]
+        """,
+        failing("tests.g.b-1", "outer.d-1"),
+    ),
+    "always of a loop, of legs and of steps side by side": (
+        """
+        steps:
+          - id: loop
+            repeat: {max: 3, until: steps.a.succeeded}
+            steps: [{id: a, run: x, continue_on_error: true}]
+            always: [{id: after_loop, run: x}]
+          - id: legs
+            matrix: {n: [1, 2]}
+            continue_on_error: true
+            steps: [{id: b, run: "x ${{ matrix.n }}"}]
+            always: [{id: after_leg, run: "x ${{ matrix.n }}"}]
+          - id: both
+            parallel: [{id: c, run: x}, {id: d, run: x}]
+            always: [{id: after_both, run: x}]
+        """,
+        failing("loop-1.a-1", "legs-n-1.b-1", "both.c-1", "both.after_both-5"),
     ),
 }
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pccpipe.spec.load import load_pipeline
-from pccpipe.views.graph import Card, Flow, Graph, Group, make_graph, mermaid
+from pccpipe.views.graph import Box, Card, Flow, Graph, make_graph, mermaid
 from pccpipe.views.svg import svg
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,8 +43,8 @@ def test_a_graph_has_places_rules_groups_and_fallbacks(tmp_path: Path) -> None:
     graph = drawn(tmp_path, ALL)
     sync, again, both = graph.steps
     assert isinstance(sync, Card)
-    assert isinstance(again, Group)
-    assert isinstance(both, Group)
+    assert isinstance(again, Box)
+    assert isinstance(both, Box)
     assert sync.fallback == "a copy on this machine"
     assert (again.flow, again.rules) == (Flow.REPEAT, ("repeat, at most 3 rounds", "until steps.inner.succeeded"))
     inner, second = again.inner
