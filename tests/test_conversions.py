@@ -54,6 +54,7 @@ def test_twelve_legs_run_with_a_database_each(furnished: VM, tmp_path: Path) -> 
     ran = control.run(EXAMPLES / "library-matrix/pipeline.yaml")
     assert ran.code == 0, ran.stdout + ran.stderr
     assert ran.log("summary").split() == ["succeeded"] * 12
+    assert "warning" not in ran.stdout
     assert furnished.ssh("docker ps -aq --filter label=pccpipe.run").stdout == ""
 
 

@@ -58,7 +58,7 @@ Hint = str | Callable[[object], str]
 
 _EVERYWHERE: Mapping[str, Hint] = {
     "after_script": "put steps under `always:`",
-    "artifacts": "a step of its own brings files back: `download: {paths: [dist]}`",
+    "artifacts": "a step of its own brings files back: `download: dist`",
     "before_script": "put the commands first in `run:`, or into a step of their own",
     "cache": NO_CACHE,
     "concurrency": "one run at a time has a VM; `pccpipe run --wait 10m` waits for it",
