@@ -152,7 +152,7 @@ class Workspace(Protocol):
         ...
 
 
-class Ended(Struct, frozen=True):
+class CopyEnd(Struct, frozen=True):
     """The end of a step's own workspace."""
 
     kept: Path | None = None
@@ -164,6 +164,6 @@ class Ended(Struct, frozen=True):
 class OwnWorkspace(Workspace, Protocol):
     """The workspace of a step with `workspace: own`."""
 
-    def end(self, halt: Halt) -> Ended:
+    def end(self, halt: Halt) -> CopyEnd:
         """Remove the copy, after fetching an agent's work; keep a local copy of work that no diff has."""
         ...

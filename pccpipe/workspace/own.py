@@ -16,7 +16,7 @@ from pccpipe.layout import ARTIFACTS, COPY, OWN_COPIES, SYNC_STATE
 from pccpipe.machine.base import Process
 from pccpipe.machine.local import LocalMachine, LocalProcess
 from pccpipe.targets import as_root
-from pccpipe.workspace.base import COPIED, Changed, Downloaded, Ended, Sent, Side
+from pccpipe.workspace.base import COPIED, Changed, CopyEnd, Downloaded, Sent, Side
 from pccpipe.workspace.folder import incoming, remove_tree
 from pccpipe.workspace.sync import WorkspaceSync
 from pccpipe.workspace.tree_copy import copy_tree
@@ -93,17 +93,17 @@ class OwnCopy(WorkspaceSync):
     def diff(self, patch: Path, halt: Halt) -> Changed:
         return super().diff(patch, halt) if self._state.has_copy else self._source.diff(patch, halt)
 
-    def end(self, halt: Halt) -> Ended:
+    def end(self, halt: Halt) -> CopyEnd:
         with self._lock:
             # A process that was killed in a download left this.
             shutil.rmtree(incoming(self._home.parent.parent / ARTIFACTS / self.label), ignore_errors=True)
             if not self._home.exists():
-                return Ended()
+                return CopyEnd()
             refused: tuple[str, ...] = ()
             if self._machine is not None and self._state.on_vm:
                 refused = self._end_on_vm(halt)
             if not self._is_disposable and self.has_undiffed_changes(halt):
-                return Ended(self._copy, refused)
+                return CopyEnd(self._copy, refused)
             if not remove_tree(self._copy):
                 self._as_root(as_root.REMOVE_ALL)
             if not remove_tree(self._home):
@@ -111,7 +111,7 @@ class OwnCopy(WorkspaceSync):
             # Fails while other steps have copies.
             with contextlib.suppress(OSError):
                 self._home.parent.rmdir()
-            return Ended(None, refused)
+            return CopyEnd(None, refused)
 
     def _end_on_vm(self, halt: Halt) -> tuple[str, ...]:
         refused: tuple[str, ...] = ()

@@ -31,7 +31,7 @@ from pccpipe.target import Command
 from pccpipe.targets.dummy import DummyTarget, Play
 from pccpipe.targets.dummy_services import DummyServices, ServicePlay
 from pccpipe.values import Json
-from pccpipe.workspace.base import Changed, Downloaded, Ended, Sent, Side
+from pccpipe.workspace.base import Changed, CopyEnd, Downloaded, Sent, Side
 
 H = TypeVar("H")
 Script = Callable[[Command], Play]
@@ -138,9 +138,9 @@ class NotedCopy(NotedWorkspace):
         self.calls.append(f"{self.label}: download into {into.name}")
         return Downloaded(1, 1, (), ())
 
-    def end(self, halt: Halt) -> Ended:
+    def end(self, halt: Halt) -> CopyEnd:
         self.calls.append(f"{self.label}: end")
-        return Ended()
+        return CopyEnd()
 
 
 class DummyTargets(dict[Place, DummyTarget]):
