@@ -79,6 +79,8 @@ class Code(StrEnum):
     """The step's command succeeded and left no result."""
     BAD_RESULT = "bad_result"
     """The step's result is not JSON, or does not match its schema."""
+    FILES_MISSING = "files_missing"
+    """A path of a download with `required: true` brought no file."""
     AGENT_MISSING = "agent_missing"
     """The place of an agent step, such as its image, does not have the agent's program."""
     INTERPRETER_MISSING = "interpreter_missing"

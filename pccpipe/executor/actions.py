@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from pccpipe.cancel import Cancel, Halt
@@ -19,9 +20,10 @@ from pccpipe.executor.waiting import Wait, wait_for_place
 from pccpipe.layout import ARTIFACTS, LOGS, SystemDir
 from pccpipe.outcome import MAY_FALL_BACK, Code, IsolationMode, Outcome, Place, Reason
 from pccpipe.record.events import ActionDone, StepDowngraded, TargetUnavailable, Warned
-from pccpipe.spec.habits import of_download
+from pccpipe.spec.downloads import wrong_path
 from pccpipe.spec.model import Build, Diff, Download, Remove, Step, Upload
 from pccpipe.values import Json
+from pccpipe.workspace.allowed import shown
 from pccpipe.workspace.base import Sent
 
 Action = Upload | Download | Diff | Remove | Build
@@ -37,7 +39,7 @@ def run_action(context: RunContext, position: WalkPosition, step: Step, body: Ac
     def attempt(number: int) -> StepOutcome:
         try:
             wait = Wait(place, path, position.deadline, consented=step.id in context.accepted_fallbacks)
-            facts, leaks = wait_for_place(context, wait, lambda: _act(context, position, path, body, halt))
+            done = wait_for_place(context, wait, lambda: _act(context, position, path, body, halt))
         except Halted:
             return halted(halt)
         except Unavailable as unavailable:
@@ -55,12 +57,14 @@ def run_action(context: RunContext, position: WalkPosition, step: Step, body: Ac
                 raise LeftOpen(context.targets.fenced) from error
             code = error.code if isinstance(error, ActionError) else None
             return StepOutcome(Outcome.FAILED, code=code, message=str(error))
-        context.journal.append(ActionDone(path, kind_of(body), facts))
+        context.journal.append(ActionDone(path, kind_of(body), done.facts))
         if isinstance(body, Upload) and place is Place.VM:
             context.used.add(place)
-        if leaks:
-            message = f"a secret's value appears in files from the VM; it is masked in {', '.join(leaks)}"
+        if done.leaks:
+            message = f"a secret's value appears in files from the VM; it is masked in {', '.join(done.leaks)}"
             return StepOutcome(Outcome.FAILED, code=Code.SECRET_IN_OUTPUT, message=message)
+        if done.lacks:
+            return StepOutcome(Outcome.FAILED, code=Code.FILES_MISSING, message=_lacks(done))
         return StepOutcome(Outcome.SUCCEEDED)
 
     ended = with_retries(context, position, path, step.retry, attempt, Turn())
@@ -105,32 +109,58 @@ def _may_stay_local(context: RunContext, body: Upload) -> bool:
     return body.fall_back_locally and context.fallback_allowed and not body.isolation_required
 
 
-def _act(
-    context: RunContext, position: WalkPosition, path: str, body: Action, halt: Halt
-) -> tuple[Mapping[str, Json], Sequence[str]]:
-    """Do the action; return facts for its event, and the files that secrets were found in."""
+class _Done(Struct, frozen=True):
+    facts: Mapping[str, Json]
+    """The facts for the event of the action."""
+    leaks: Sequence[str] = ()
+    """The files that secrets were found in."""
+    lacks: Sequence[str] = ()
+    """The paths that brought no file, though they are required."""
+
+
+def _lacks(done: _Done) -> str:
+    named = ", ".join(map(shown, done.lacks[:_LACKS_NAMED]))
+    more = f" and {len(done.lacks) - _LACKS_NAMED} more" if len(done.lacks) > _LACKS_NAMED else ""
+    why = "; its files were refused" if done.facts.get("refused") and not done.facts.get("missing") else ""
+    fix = "let an earlier step make it, or leave out `required: true`"
+    return f"no file came for {named}{more}{why}; fix: {fix}"
+
+
+_LACKS_NAMED = 10
+"""The paths without a file that a message names; `facts.missing` has all."""
+
+
+def _act(context: RunContext, position: WalkPosition, path: str, body: Action, halt: Halt) -> _Done:
+    """Do the action."""
     names = position.scope.names
     match body:
         case Upload():
-            return _sent(context.workspace.upload(body.exclude, halt, with_git=body.with_git)), ()
+            return _Done(_sent(context.workspace.upload(body.exclude, halt, with_git=body.with_git)))
         case Download():
+            began = time.monotonic()
             into = context.run_dir / ARTIFACTS / context.workspace.label
-            brought = context.workspace.download(_named_files(body, position), into, halt)
+            paths = _named_files(body, position)
+            brought = context.workspace.download(paths, into, halt, exclude=body.exclude, by_name=body.by_name)
             more = [f"{brought.more_masked} more"] if brought.more_masked else []
-            return {
+            facts: Mapping[str, Json] = {
                 "files": brought.files,
                 "bytes": brought.bytes,
+                "seconds": round(time.monotonic() - began, 3),
                 "missing": list(brought.missing),
                 "refused": list(brought.refused),
                 **_masked([*brought.masked, *more]),
-            }, [*(f"artifacts/{name}" for name in brought.masked), *more]
+            }
+            lacks = brought.without_files if body.required else ()
+            place = into.relative_to(context.run_dir)
+            return _Done(facts, [*(f"{place}/{name}" for name in brought.masked), *more], lacks)
         case Diff():
             name = body.path.render(names)
             changed = context.workspace.diff(result_target(name, context.run_dir), halt)
             lines = {"files": changed.files, "insertions": changed.insertions, "deletions": changed.deletions}
-            return {"path": name, **lines, **_refused(changed.refused), **_masked(changed.masked)}, changed.masked
+            facts = {"path": name, **lines, **_refused(changed.refused), **_masked(changed.masked)}
+            return _Done(facts, changed.masked)
         case Remove():
-            return _refused(context.workspace.remove(halt)), ()
+            return _Done(_refused(context.workspace.remove(halt)))
         case Build():
             for each in (body.context, body.dockerfile):
                 context.readable.check(each)
@@ -139,15 +169,15 @@ def _act(
             log = context.run_dir / LOGS / f"{path}-{context.serials.next(path)}.build.log"
             began = time.monotonic()
             built = context.images.build(body, image, args, log, halt)
-            return {"image": image, "built": built, "seconds": round(time.monotonic() - began, 3)}, ()
+            return _Done({"image": image, "built": built, "seconds": round(time.monotonic() - began, 3)})
 
 
 def _named_files(body: Download, position: WalkPosition) -> list[str]:
-    """Return the paths to download. Raises ActionError if an expression gave a pattern."""
+    """Return the paths to download. Raises ActionError if an expression gave one that no author may write."""
     paths = []
     for template in body.paths:
         paths.append(template.render(position.scope.names))
-        if not template.is_plain and (words := of_download(paths[-1])):
+        if not template.is_plain and not body.by_name and (words := wrong_path(paths[-1])):
             raise ActionError(f"download {paths[-1]!r}: {words[0]}", words[1])
     return paths
 

@@ -271,7 +271,10 @@ class _Planner(Struct):
                 git = "; with a git repository of it" if body.with_git else ""
                 return f"the workspace to {self._host(Place.VM)} {without}".rstrip() + git + local
             case Download():
-                return f"{', '.join(self.text(each, path, at) for each in body.paths)} into artifacts/"
+                paths = ", ".join(self.text(each, path, at) for each in body.paths)
+                without = f" without {', '.join(body.exclude)}" if body.exclude else ""
+                required = "; each must bring a file" if body.required else ""
+                return f"{paths}{without} into artifacts/{required}"
             case Diff():
                 return f"into {self.text(body.path, path, at)}"
             case Remove():

@@ -59,6 +59,16 @@ FETCHED_FILE = Limit(
     "It goes to this disk. A sparse file counts whole.",
     "`exclude` of the upload, or remove it in the step that makes it",
 )
+DOWNLOAD_PATHS = Limit(
+    "the paths and patterns of a download", 1000, Unit.COUNT, "A person wrote them; each pattern is tried on each file."
+)
+DOWNLOAD_WORK = Limit(
+    "the work on the patterns of a download (patterns tried on files)",
+    20_000_000,
+    Unit.COUNT,
+    "It takes about half a minute.",
+    "fewer patterns, or patterns that begin with the name of a folder",
+)
 TREE_DEPTH = Limit(
     "the nesting of folders that a download takes",
     100,

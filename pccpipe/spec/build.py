@@ -20,6 +20,7 @@ from pccpipe.spec.build_values import ValueBuilder, string, whole
 from pccpipe.spec.containers import extended, settings
 from pccpipe.spec.data import items, listed, mapping
 from pccpipe.spec.defaults import nested
+from pccpipe.spec.downloads import build_download
 from pccpipe.spec.env import layered
 from pccpipe.spec.expression import Template
 from pccpipe.spec.matrix import Scalar
@@ -28,7 +29,6 @@ from pccpipe.spec.model import (
     Build,
     Container,
     Diff,
-    Download,
     Group,
     Input,
     InputType,
@@ -56,7 +56,8 @@ def build_pipeline(source: Source, path: Path, *, stops_at_failure: bool = True)
     """Make the pipeline of a source without problems.
 
     Args:
-        stops_at_failure: whether scripts without `shell_options:` stop at the first failing command.
+        stops_at_failure: whether scripts without `shell_options:` stop at the first failing command. In the earlier
+            version in which they did not, no path of a `download:` was a pattern.
     """
     return _PipelineBuilder(source, path, stops_at_failure=stops_at_failure).pipeline()
 
@@ -64,6 +65,7 @@ def build_pipeline(source: Source, path: Path, *, stops_at_failure: bool = True)
 class _PipelineBuilder:
     def __init__(self, source: Source, path: Path, *, stops_at_failure: bool) -> None:
         self._source = source
+        self._is_older = not stops_at_failure
         self._make = ValueBuilder(source)
         self._path = path
         self._data = mapping(source.data)
@@ -220,11 +222,8 @@ class _PipelineBuilder:
                 exclude = tuple(string(pattern) for pattern in listed(data.get("exclude")))
                 with_git = isinstance(upload, dict) and "git" in upload
                 return Upload(exclude, fallback, data.get("isolation") == "required", with_git)
-            case {"download": str() as one}:
-                return Download((self._make.template((*path, "download"), one),))
-            case {"download": list() as several}:
-                paths = enumerate(several)
-                return Download(tuple(self._make.template((*path, "download", index), each) for index, each in paths))
+            case {"download": download}:
+                return build_download(self._make, (*path, "download"), download, by_name=self._is_older)
             case {"diff": name}:
                 return Diff(self._make.template((*path, "diff"), name))
             case {"remove": _}:

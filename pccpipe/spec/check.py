@@ -10,7 +10,6 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from pccpipe import limits
-from pccpipe.spec import habits
 from pccpipe.spec.bounds import bounded_work
 from pccpipe.spec.budget import check_budget, check_counted
 from pccpipe.spec.check_agent import AgentChecker
@@ -21,6 +20,7 @@ from pccpipe.spec.check_services import ServiceChecker
 from pccpipe.spec.check_workspace import WorkspaceChecker
 from pccpipe.spec.containers import extended, settings
 from pccpipe.spec.data import items, mapping, walk
+from pccpipe.spec.downloads import check_download
 from pccpipe.spec.inputs import input_problem
 from pccpipe.spec.names import ANY_NAME, Declared, Visible
 from pccpipe.spec.position import KeyPath
@@ -235,11 +235,7 @@ class _Checker:
                 self._step((*path, "parallel", index), inner, replace(visible, steps=set(visible.steps)))
 
     def _action(self, path: KeyPath, step: dict[str, Json], visible: Visible) -> None:
-        for index, each in enumerate(items(step.get("download"))):
-            place = (*path, "download", index) if isinstance(step["download"], list) else (*path, "download")
-            self.values.text(place, each, visible)
-            if not self._older and (words := habits.of_download(each)):
-                self.values.say(place, *words)
+        check_download(self.values, (*path, "download"), step.get("download"), visible, older=self._older)
         self.values.text((*path, "diff"), step.get("diff"), visible)
         self.runs.writes((*path, "diff"), step, step.get("diff"), visible)
         build = mapping(step.get("build"))

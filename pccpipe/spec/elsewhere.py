@@ -146,7 +146,22 @@ _RETRY: Mapping[str, Hint] = {
     "max_attempts": "write `attempts:`",
     "when": "write `on: [failed, timed_out]`, or `exit_codes: [75]`",
 }
-_PLACES: Mapping[str, Mapping[str, Hint]] = {"a step": _STEP, "the file": _FILE, "`prompt`": _PROMPT, "`retry`": _RETRY}
+_DOWNLOAD: Mapping[str, Hint] = {
+    "expire_in": "the record keeps files: `keep:` in the project file ends that",
+    "if-no-files-found": "write `required: true`",
+    "name": "leave it out: files keep their folders in the run's artifacts/",
+    "path": "write `paths: [dist/]`",
+    "retention-days": "the record keeps files: `keep:` in the project file ends that",
+    "untracked": "write the paths of the files in `paths:`",
+    "when": "put the step under `always:`, or write an `if:` in the step",
+}
+_PLACES: Mapping[str, Mapping[str, Hint]] = {
+    "a step": _STEP,
+    "the file": _FILE,
+    "`prompt`": _PROMPT,
+    "`retry`": _RETRY,
+    "`download`": _DOWNLOAD,
+}
 """Hints for keys of other tools, by place and key."""
 
 

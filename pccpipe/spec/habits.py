@@ -12,7 +12,6 @@ STEP_OUTCOMES = (*(outcome.value for outcome in Outcome), "not_run")
 RUN_OUTCOMES = (*(outcome.value for outcome in Outcome if outcome is not Outcome.SKIPPED), "running")
 
 _VARIABLE = re.compile(r"\$(?:([A-Za-z_][A-Za-z0-9_]*)|\{([A-Za-z_][A-Za-z0-9_]*)\})")
-_WILD = re.compile(r"[*?]")
 
 MessageAndHint = tuple[str, str]
 """A message and its hint."""
@@ -24,16 +23,6 @@ def of_variable(name: str, value: object) -> MessageAndHint | None:
         return None
     message = f"`${name}` is not expanded here: the command would see it as plain text"
     return message, f'set it on the first line of `run:`: export {name}="{value}"'
-
-
-def of_download(path: object) -> MessageAndHint | None:
-    """Find a pattern in the name of a file or folder."""
-    wild = _WILD.search(path) if isinstance(path, str) and "${{" not in path else None
-    if not wild:
-        return None
-    folder = wild.string[: wild.start()].rpartition("/")[0]
-    hint = f"name each file, or their folder{f': `{folder}`' if folder else ''}"
-    return f"`{wild[0]}` is not a wildcard here: a download names files and folders", hint
 
 
 def of_comparison(

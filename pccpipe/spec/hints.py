@@ -70,6 +70,7 @@ KEY_HINTS = {
     ("a step", "steps"): "put the steps to repeat under `steps:`, next to `repeat:`",
     ("`repeat`", "max"): "the most rounds, such as `max: 10`",
     ("`fallback`", "on"): "the place to run instead, such as `on: local`",
+    ("`download`", "paths"): "the files and folders, such as `paths: [dist/]`",
     ("`result`", "path"): "the result's file in the run's folder, such as `path: builder/result.json`",
     ("`build`", "image"): "the tag of the image, such as `image: my-image:latest`",
     ("`build`", "context"): "the folder with the Dockerfile, such as `context: docker`",

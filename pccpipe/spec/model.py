@@ -234,6 +234,12 @@ class Download(Struct, frozen=True):
     """Copies files of the workspace into the run's `artifacts/`."""
 
     paths: tuple[Template, ...]
+    """Names and patterns of files and folders."""
+    exclude: tuple[str, ...] = ()
+    required: bool = False
+    """True if the step fails when a path brings no file."""
+    by_name: bool = False
+    """True in the record of an earlier version, in which no path was a pattern."""
 
 
 class Diff(Struct, frozen=True):

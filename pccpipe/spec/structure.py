@@ -161,7 +161,8 @@ def _misplaced(path: KeyPath, data: Json) -> tuple[str, str] | None:
             return None
         return f"`{key}` cannot be combined with `{bodies[0]}`", "a step does one thing: make it two steps"
     if key == "exclude":
-        return "`exclude` belongs to an `upload:`", ""
+        hint = "write `download: {paths: [...], exclude: [...]}`" if "download" in beside else ""
+        return "`exclude` belongs to an `upload:`", hint
     if words := misplaced_background(key, beside):
         return words
     if bodies and key in {"always", "defaults"}:

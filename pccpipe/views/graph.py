@@ -179,7 +179,8 @@ def _object(body: Upload | Download | Diff | Remove | Build) -> str:
         case Upload():
             return "the workspace, with a git repository" if body.with_git else "the workspace"
         case Download():
-            return ", ".join(path.source for path in body.paths)
+            without = f" without {', '.join(body.exclude)}" if body.exclude else ""
+            return ", ".join(path.source for path in body.paths) + without
         case Diff():
             return f"into {body.path.source}"
         case Remove():
@@ -210,6 +211,8 @@ def _rules(step: Step) -> Iterator[str]:
         yield f"run continues if it fails{with_codes(step.continue_exit_codes)}"
     if isinstance(step.body, Run | Upload) and step.body.isolation_required:
         yield "isolation required"
+    if isinstance(step.body, Download) and step.body.required:
+        yield "fails without a file"
     if step.fails_as:
         yield f"fails as {step.fails_as}"
 

@@ -46,13 +46,15 @@ class Downloaded(Struct, frozen=True):
     files: int
     bytes: int
     missing: tuple[str, ...]
-    """Paths that were asked for and do not exist."""
+    """Paths that were asked for and do not exist, and patterns that match nothing."""
     refused: tuple[str, ...]
     """Links out of the tree, devices, and names that no file may have; each with its reason."""
     masked: tuple[str, ...] = ()
     """Files that contained a secret's value; they are kept masked."""
     more_masked: int = 0
     """The number of such files beyond those."""
+    without_files: tuple[str, ...] = ()
+    """Paths that brought no file: missing ones, and those whose files were all refused."""
 
 
 class Changed(Struct, frozen=True):
@@ -133,8 +135,16 @@ class Workspace(Protocol):
         """Record that a step that may write has begun on `side`: from now on that copy is the newest."""
         ...
 
-    def download(self, paths: Sequence[str], into: Path, halt: Halt) -> Downloaded:
-        """Copy files and folders of the newest copy into a local folder, as untrusted data."""
+    def download(
+        self, paths: Sequence[str], into: Path, halt: Halt, *, exclude: Sequence[str] = (), by_name: bool = False
+    ) -> Downloaded:
+        """Copy files and folders of the newest copy into a local folder, as untrusted data.
+
+        Args:
+            paths: names and patterns.
+            exclude: patterns of what to leave out.
+            by_name: no path is a pattern.
+        """
         ...
 
     def diff(self, patch: Path, halt: Halt) -> Changed:

@@ -9,8 +9,12 @@ import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from msgspec import Struct
+
+from pccpipe.cancel import Halt
 from pccpipe.errors import ActionError
 from pccpipe.secrets.mask import Masker
+from pccpipe.workspace.choice import Choice, Choosing
 from pccpipe.workspace.entry import Entry
 from pccpipe.workspace.exclude import Excluded
 from pccpipe.workspace.folder import LOCKED, Folder, pieces, walk
@@ -32,22 +36,35 @@ class KnownFolder:
 
 
 def copy_paths(
-    source: Path, paths: Sequence[str], target: Path, limits: Limits, masker: Masker, *, own: bool = False
+    source: Path,
+    choice: Choice,
+    roots: Sequence[str],
+    target: Path,
+    limits: Limits,
+    masker: Masker,
+    halt: Halt | None = None,
+    *,
+    own: bool = False,
 ) -> Counted:
-    """Make a new `target` of these files and folders of a local folder, checked and masked like those of a VM.
+    """Make a new `target` of the files and folders of a local folder that `choice` wants, checked and masked.
 
     Args:
+        roots: the files and folders to look at; an empty name is the whole folder.
         own: `source` is pccpipe's own: open to its owner what he may not read.
 
-    Raises ActionError.
+    Raises ActionError, Halted.
     """
     intake = Intake(target, limits, masker)
+    work = _Copying(intake, Choosing(choice, intake), choice.excluded, halt, own)
     try:
-        for path in paths:
-            intake.make_parents(path)
-            folder, _, name = path.rpartition("/")
+        for root in roots:
+            folder, _, name = root.rpartition("/")
             with Folder.of(source, folder, own=own) as parent:
-                _copy(parent, name, path, intake, own=own)
+                if name:
+                    work.copy(parent, name, root)
+                    continue
+                for entry in parent.entries(""):
+                    work.copy(parent, entry.path, entry.path)
     except OSError as error:
         raise ActionError(f"cannot copy {error.filename or source}: {error.strerror}") from error
     return intake.finish()
@@ -91,23 +108,46 @@ def _exists(source: Path, path: str) -> bool:
     return True
 
 
-def _copy(parent: Folder, name: str, path: str, intake: Intake, *, own: bool) -> None:
-    entry = parent.entry(name, path)
-    if not parent.may_read(entry, name, own=own):
-        if parent.has(name):
-            intake.refuse(entry, LOCKED)
-        return
-    if not intake.admit(entry):
-        return
-    if stat.S_ISDIR(entry.mode):
-        with parent.inner(name) as folder:
-            for inner in folder.entries(f"{path}/"):
-                _copy(folder, inner.path.rpartition("/")[2], inner.path, intake, own=own)
-    elif stat.S_ISREG(entry.mode):
+class _Copying(Struct, frozen=True):
+    """Copies one choice into one intake; arguments as for `copy_paths`."""
+
+    intake: Intake
+    choosing: Choosing
+    excluded: Excluded
+    halt: Halt | None
+    own: bool
+
+    def copy(self, parent: Folder, name: str, path: str) -> None:
+        """Copy a file if it is chosen; go through a folder in any case."""
+        if self.halt:
+            self.halt.check()
+        entry = parent.entry(name, path)
+        is_folder = stat.S_ISDIR(entry.mode)
+        if self.excluded.name(path, is_folder=is_folder):
+            return
+        chosen = self.choosing.matching(entry)
+        if not chosen and (not is_folder or self.choosing.is_closed(entry)):
+            return
+        if not parent.may_read(entry, name, own=self.own):
+            if parent.has(name):
+                self.intake.refuse(entry, LOCKED)
+            return
+        if not chosen:
+            self.choosing.hold(entry)
+        elif not self.choosing.admit(entry, chosen):
+            return
+        if is_folder:
+            with parent.inner(name) as folder:
+                for inner in folder.entries(f"{path}/"):
+                    self.copy(folder, inner.path.rpartition("/")[2], inner.path)
+        elif stat.S_ISREG(entry.mode):
+            self._write(parent, name, path)
+
+    def _write(self, parent: Folder, name: str, path: str) -> None:
         fd = parent.file(name)
         try:
             opened = os.fstat(fd)
             if stat.S_ISREG(opened.st_mode):
-                intake.write(path, opened.st_size, pieces(fd, opened.st_size))
+                self.intake.write(path, opened.st_size, pieces(fd, opened.st_size))
         finally:
             os.close(fd)

@@ -19,6 +19,7 @@ from pccpipe.errors import ActionError
 from pccpipe.machine.base import Machine, Process
 from pccpipe.secrets.mask import Masker
 from pccpipe.workspace import tar
+from pccpipe.workspace.choice import Choice, Choosing
 from pccpipe.workspace.entry import Entry, EntryMemory
 from pccpipe.workspace.exclude import Excluded
 from pccpipe.workspace.intake import Counted, Intake, KnownTree, Limits
@@ -63,19 +64,23 @@ def fetch_tree(
 def fetch_paths(
     machine: Machine,
     folder: str,
-    paths: Sequence[str],
+    choice: Choice,
+    roots: Sequence[str],
     target: Path,
     limits: Limits,
     masker: Masker,
     unlocks: Sequence[Unlock] = (),
 ) -> Counted:
-    """Make a new `target` of these files and folders. Arguments and errors as for `fetch_tree`."""
+    """Make a new `target` of the files and folders that `choice` wants. Arguments and errors as for `fetch_tree`.
+
+    Args:
+        roots: the files and folders to list; an empty name is the whole workspace.
+    """
 
     def list_all() -> _Listed:
         intake = Intake(target, limits, masker)
-        for path in paths:
-            intake.make_parents(path)
-        return _Listed.read(machine, folder, paths, Excluded.only(()), intake, {})
+        listing = None if "" in roots else roots
+        return _Listed.read(machine, folder, listing, choice.excluded, intake, {}, Choosing(choice, intake))
 
     listed = _unlocked(list_all, unlocks)
     _kept(listed, {})
@@ -106,16 +111,25 @@ class _Listed(Struct):
         excluded: Excluded,
         intake: Intake,
         known: Mapping[str, Entry],
+        choosing: Choosing | None = None,
     ) -> _Listed:
-        """List a folder, or some paths of it, and offer each entry to the intake."""
+        """List a folder, or some paths of it, and offer each entry, or those that are chosen, to the intake."""
         listed, memory = _Listed(intake), EntryMemory()
         with contextlib.closing(list_tree(machine, folder, paths, excluded)) as listing:
             for entry in listing:
                 if excluded.name(entry.path, is_folder=stat.S_ISDIR(entry.mode)):
                     continue
-                if entry.is_locked:
+                chosen = choosing.matching(entry) if choosing else []
+                is_left_out = choosing is not None and not chosen
+                if entry.is_locked and (stat.S_ISDIR(entry.mode) or not is_left_out):
                     memory.add(entry)
                     listed.locked.append(entry)
+                    continue
+                if choosing:
+                    if chosen:
+                        choosing.admit(entry, chosen)
+                    else:
+                        choosing.hold(entry)
                     continue
                 unchanged = is_same(entry, known.get(entry.path))
                 is_admitted = intake.admit(entry, own_link=unchanged, known=entry.path in known)

@@ -49,6 +49,10 @@ class Counted(Struct):
     masked: list[str] = field(default_factory=list)
     """Files with a secret in them, or in their name."""
     more_masked: int = 0
+    found: set[int] = field(default_factory=set)
+    """The paths of a download that something matched, by their numbers."""
+    brought: set[int] = field(default_factory=set)
+    """The paths of a download of which a file was taken."""
 
     def refuse(self, path: str, why: str) -> None:
         """Record that a file is not taken."""

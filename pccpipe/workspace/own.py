@@ -85,10 +85,12 @@ class OwnCopy(WorkspaceSync):
                 self._copy_source(Side.LOCAL, halt)
             return is_old
 
-    def download(self, paths: Sequence[str], into: Path, halt: Halt) -> Downloaded:
+    def download(
+        self, paths: Sequence[str], into: Path, halt: Halt, *, exclude: Sequence[str] = (), by_name: bool = False
+    ) -> Downloaded:
         if self._state.has_copy:
-            return super().download(paths, into, halt)
-        return self._source.download(paths, into, halt)
+            return super().download(paths, into, halt, exclude=exclude, by_name=by_name)
+        return self._source.download(paths, into, halt, exclude=exclude, by_name=by_name)
 
     def diff(self, patch: Path, halt: Halt) -> Changed:
         return super().diff(patch, halt) if self._state.has_copy else self._source.diff(patch, halt)

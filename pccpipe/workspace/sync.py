@@ -5,6 +5,7 @@ Imports transfers and comparisons where it uses them: a run that uploads nothing
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import threading
@@ -24,6 +25,7 @@ from pccpipe.record.fence import GIT
 from pccpipe.secrets.values import Secrets
 from pccpipe.targets import as_root
 from pccpipe.workspace.base import Changed, Downloaded, Sent, Side
+from pccpipe.workspace.choice import Choice
 from pccpipe.workspace.copy import KnownFolder, copy_paths, merge, missing_paths
 from pccpipe.workspace.exclude import Excluded
 from pccpipe.workspace.folder import has_others_files, incoming, remove_tree
@@ -211,34 +213,48 @@ class WorkspaceSync:
             if before != self._state:
                 self._save()
 
-    def download(self, paths: Sequence[str], into: Path, halt: Halt) -> Downloaded:
+    def download(
+        self, paths: Sequence[str], into: Path, halt: Halt, *, exclude: Sequence[str] = (), by_name: bool = False
+    ) -> Downloaded:
         with self._lock:
-            wanted = [_checked(path) for path in paths]
+            choice = Choice(paths, [*exclude, *self._own], by_name=by_name)
             vm = self._vm(halt) if self._is_newest_on_vm else None
             if not vm and self._state.has_copy:
                 self._unpack(halt)
-            # The disk of that copy may spell a name in another way.
-            spelled = {path: forms(path) for path in wanted}
-            candidates = [form for path in wanted for form in spelled[path]]
-            gone = set(vm.missing(candidates) if vm else missing_paths(self.local_folder, candidates))
-            found = {path: next((form for form in spelled[path] if form not in gone), None) for path in wanted}
-            missing = tuple(path for path in wanted if found[path] is None)
-            present = [form for path in wanted if (form := found[path]) is not None]
-            if not present:
-                return Downloaded(0, 0, missing, ())
+            roots = self._existing(choice.roots, vm)
+            counted = Counted()
             staging = incoming(into)
             try:
-                if vm:
-                    counted = vm.fetch_paths(present, staging, self._limits, self._masker)
-                else:
-                    own = self._state.has_copy
-                    counted = copy_paths(self.local_folder, present, staging, self._limits, self._masker, own=own)
-                merge(staging, into, counted)
+                if vm and roots:
+                    counted = vm.fetch_paths(choice, roots, staging, self._limits, self._masker)
+                elif roots:
+                    folder, own = self.local_folder, self._state.has_copy
+                    counted = copy_paths(folder, choice, roots, staging, self._limits, self._masker, halt, own=own)
+                if counted.found:
+                    merge(staging, into, counted)
             finally:
                 shutil.rmtree(staging, ignore_errors=True)
+            numbered = list(enumerate(choice.paths))
             return Downloaded(
-                counted.files, counted.bytes, missing, counted.refusals, tuple(counted.masked), counted.more_masked
+                counted.files,
+                counted.bytes,
+                tuple(path.text for number, path in numbered if number not in counted.found),
+                counted.refusals,
+                tuple(counted.masked),
+                counted.more_masked,
+                tuple(path.text for number, path in numbered if number not in counted.brought),
             )
+
+    def _existing(self, roots: Sequence[str], vm: VmCopy | None) -> list[str]:
+        """Return the paths that exist, as the disk of the newest copy spells them, without those inside of others."""
+        spelled = {root: forms(root) for root in roots if root}
+        candidates = [form for each in spelled.values() for form in each]
+        missing = vm.missing if vm else functools.partial(missing_paths, self.local_folder)
+        gone = set(missing(candidates) if candidates else ())
+        present = {next((form for form in each if form not in gone), "") for each in spelled.values()}
+        if "" in roots:
+            return [""]
+        return [path for path in sorted(present - {""}) if not present & set(map(str, PurePosixPath(path).parents))]
 
     def diff(self, patch: Path, halt: Halt) -> Changed:
         with self._lock:
@@ -362,10 +378,3 @@ class WorkspaceSync:
         self._state.stale_patch = True
         self._save()
         return counted
-
-
-def _checked(path: str) -> str:
-    parts = PurePosixPath(path).parts
-    if not parts or path.startswith("/") or ".." in parts or "\0" in path:
-        raise ActionError(f"{path!r} is not a path in the workspace", "give a relative path without `..`")
-    return str(PurePosixPath(path))

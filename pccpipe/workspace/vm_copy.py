@@ -17,6 +17,7 @@ from pccpipe.machine.retry import retrying
 from pccpipe.outcome import VM_AWAY, Reason
 from pccpipe.secrets.mask import Masker
 from pccpipe.targets import as_root
+from pccpipe.workspace.choice import Choice
 from pccpipe.workspace.exclude import Excluded
 from pccpipe.workspace.fetch import Unlock, fetch_paths, fetch_tree, unlock_own
 from pccpipe.workspace.intake import Counted, KnownTree, Limits
@@ -71,11 +72,16 @@ class VmCopy:
             lambda machine: fetch_tree(machine, self._folder, known, target, excluded, limits, self._unlocks(machine))
         )
 
-    def fetch_paths(self, paths: Sequence[str], target: Path, limits: Limits, masker: Masker) -> Counted:
-        """Make a new `target` of these files and folders; see `fetch.fetch_paths`."""
-        return self._retried(
-            lambda machine: fetch_paths(machine, self._folder, paths, target, limits, masker, self._unlocks(machine))
-        )
+    def fetch_paths(
+        self, choice: Choice, roots: Sequence[str], target: Path, limits: Limits, masker: Masker
+    ) -> Counted:
+        """Make a new `target` of the files and folders that `choice` wants; see `fetch.fetch_paths`."""
+
+        def attempt(machine: Machine) -> Counted:
+            unlocks = self._unlocks(machine)
+            return fetch_paths(machine, self._folder, choice, roots, target, limits, masker, unlocks)
+
+        return self._retried(attempt)
 
     def copy_to(self, folder: str) -> None:
         """Make `folder` a copy of this one, on the VM."""

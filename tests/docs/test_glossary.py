@@ -37,7 +37,7 @@ FIELD = """
 apparmor args arguments attempts auth backoff build calls capabilities config context cpus cut cwd default defaults
 disk dockerfile enum env escapes exit files folder home id init ip jump key memory mounts network output patch path
 permission pid pids port ports privileges processes program quota root seccomp security seq shell shm socket ssh stderr
-stdout stream template usd
+paths stdout stream template usd
 """
 """Words that mean what they mean in SSH, Docker, YAML and POSIX."""
 

@@ -69,6 +69,8 @@ class NotedWorkspace:
     lasts: float = 0.0
     """Seconds that each transfer takes."""
     removal_lasts: float = 0.0
+    missing: frozenset[str] = frozenset()
+    """The paths that a download does not find."""
     label: str = ""
 
     def folder_on(self, side: Side) -> str:
@@ -109,10 +111,14 @@ class NotedWorkspace:
     def mark_changed(self, side: Side) -> None:
         self.calls.append(f"touched {side.value}")
 
-    def download(self, paths: Sequence[str], into: Path, halt: Halt) -> Downloaded:
-        self._call(f"download {' '.join(paths)}")
+    def download(
+        self, paths: Sequence[str], into: Path, halt: Halt, *, exclude: Sequence[str] = (), by_name: bool = False
+    ) -> Downloaded:
+        without = "".join(f" !{pattern}" for pattern in exclude)
+        self._call(f"download {' '.join(paths)}{without}{' by name' if by_name else ''}")
         halt.wait(self.lasts)
-        return Downloaded(1, 1, (), ())
+        missing = tuple(path for path in paths if path in self.missing)
+        return Downloaded(1, 1, missing, (), without_files=missing)
 
     def diff(self, patch: Path, halt: Halt) -> Changed:
         self._call(f"diff {patch.name}")
@@ -134,7 +140,9 @@ class NotedCopy(NotedWorkspace):
     def mark_changed(self, side: Side) -> None:
         """Note nothing."""
 
-    def download(self, paths: Sequence[str], into: Path, halt: Halt) -> Downloaded:
+    def download(
+        self, paths: Sequence[str], into: Path, halt: Halt, *, exclude: Sequence[str] = (), by_name: bool = False
+    ) -> Downloaded:
         self.calls.append(f"{self.label}: download into {into.name}")
         return Downloaded(1, 1, (), ())
 
@@ -215,6 +223,7 @@ class Stage:
     broken: ActionError | None = None
     transfers_last: float = 0.0
     removal_lasts: float = 0.0
+    missing: frozenset[str] = frozenset()
     had_vm: bool = False
     vm_history: str | None = None
     run_as: str | None = None
@@ -247,6 +256,7 @@ class Stage:
         notes = notes or Notes(self.on_event)
         targets = targets or self.targets()
         workspace = NotedWorkspace(self.folder, [], self.vm_gone, self.broken, self.transfers_last, self.removal_lasts)
+        workspace.missing = self.missing
         parts = RunContext(
             run_id="rehearsal-1",
             run_dir=run_dir,

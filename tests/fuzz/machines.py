@@ -18,6 +18,7 @@ from pccpipe.outcome import IsolationMode
 from pccpipe.secrets.mask import Masker
 from pccpipe.spec.project_model import Project, Vm
 from pccpipe.workspace import intake, tar
+from pccpipe.workspace.choice import Choice
 from pccpipe.workspace.entry import Entry
 from pccpipe.workspace.exclude import Excluded
 from pccpipe.workspace.fetch import fetch_paths, fetch_tree
@@ -133,7 +134,9 @@ def _tree(data: bytes) -> None:
         ),
         (
             folder() / "parts",
-            lambda to: fetch_paths(FuzzedMachine(both), "/w", ["a", "b"], to, intake.Limits(), _MASKER),
+            lambda to: fetch_paths(
+                FuzzedMachine(both), "/w", Choice(["a", "b"]), ["a", "b"], to, intake.Limits(), _MASKER
+            ),
         ),
     ):
         each(functools.partial(fetch, target))

@@ -54,6 +54,7 @@ from pccpipe.ssh.keys import identities
 from pccpipe.ssh.known_hosts import HostKey, KnownHosts
 from pccpipe.views.text import harmless, harmless_line, harmless_lines
 from pccpipe.workspace import intake
+from pccpipe.workspace.choice import Choice
 from pccpipe.workspace.entry import Entry
 from pccpipe.workspace.exclude import Excluded, Ignored
 from pccpipe.workspace.fetch import fetch_paths, fetch_tree
@@ -115,7 +116,8 @@ def _fetch_tree(data: bytes) -> None:
 
 def _fetch_paths(data: bytes) -> None:
     target = folder() / "paths"
-    fetch_paths(FuzzedMachine(data), "/w", ["out", "report.txt"], target, intake.Limits(), Masker([SECRET]))
+    choice = Choice(["out", "report.txt", "a/**/*.[a-f]?", "*b*/"], ["*.log"])
+    fetch_paths(FuzzedMachine(data), "/w", choice, choice.roots, target, intake.Limits(), Masker([SECRET]))
     stays_within(target)
 
 

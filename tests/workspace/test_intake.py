@@ -22,6 +22,7 @@ from pccpipe.machine.base import Process
 from pccpipe.machine.local import LocalMachine
 from pccpipe.secrets.mask import Masker
 from pccpipe.workspace.allowed import link_refusal, name_refusal
+from pccpipe.workspace.choice import Choice
 from pccpipe.workspace.copy import KnownFolder, copy_paths, merge
 from pccpipe.workspace.entry import Entry
 from pccpipe.workspace.exclude import Excluded
@@ -245,9 +246,9 @@ def test_secrets_are_masked_before_a_file_is_written_and_the_files_are_named(tmp
     into = tmp_path / "in"
     for remote in (False, True):
         if remote:
-            counted = fetch_paths(LocalMachine(), str(work), ["out"], into, Limits(), MASKER)
+            counted = fetch_paths(LocalMachine(), str(work), Choice(["out"]), ["out"], into, Limits(), MASKER)
         else:
-            counted = copy_paths(work, ["out"], into, Limits(), MASKER)
+            counted = copy_paths(work, Choice(["out"]), ["out"], into, Limits(), MASKER)
         assert sorted(counted.masked) == ["out/link", "out/log.txt", f"out/{SECRET}"]
         assert (tmp_path / "in/out/log.txt").read_text() == "the key is ***, yes\n"
         assert sorted(path.name for path in (tmp_path / "in/out").iterdir()) == ["fine.txt", "log.txt"]
@@ -260,7 +261,7 @@ def test_many_masked_files_are_counted_and_few_are_named(tmp_path: Path) -> None
     for number in range(most + 7):
         (work / f"{number:03}").write_text(SECRET)
         (work / f"{SECRET}{number:03}").write_text("x")
-    counted = copy_paths(tmp_path, ["work"], tmp_path / "in", Limits(), MASKER)
+    counted = copy_paths(tmp_path, Choice(["work"]), ["work"], tmp_path / "in", Limits(), MASKER)
     assert len(counted.masked) == most
     assert counted.more_masked == most + 14
 
@@ -283,7 +284,7 @@ def test_a_folder_that_becomes_a_link_during_the_read_is_not_followed(
 
     monkeypatch.setattr("pccpipe.workspace.copy.os.stat", swapped)
     with pytest.raises(ActionError, match="cannot copy"):
-        copy_paths(work, ["out"], tmp_path / "in", Limits(), MASKER)
+        copy_paths(work, Choice(["out"]), ["out"], tmp_path / "in", Limits(), MASKER)
     assert not (tmp_path / "in/out/inner/file").exists()
 
 

@@ -257,6 +257,29 @@ def test_hostile_files_are_not_downloaded(pair: Pair, tmp_path: Path) -> None:
     assert not any(str(path.resolve()).startswith("/etc") for path in tmp_path.rglob("*"))
 
 
+def test_patterns_take_the_same_files_from_the_vm_and_from_here(pair: Pair, tmp_path: Path) -> None:
+    pair.sync.upload([], NEVER)
+    pair.change_there(
+        "mkdir -p dist/a 'p [x]/y'; touch dist/1.whl dist/a/2.whl dist/a/2.map 'p [x]/y/page.tsx'; ln -s /etc p/etc;"
+        f" ln -s /etc dist/out; echo x >{NFD}.log; mkdir locked; touch locked/3.whl; chmod 0 locked;"
+        f" mkdir all; cd all; {HOSTILE}"
+    )
+    paths = ["dist/**/*.whl", "p [[]x]/*/page.tsx", f"{NFC}.*", "none*", "locked/*.whl", "dist/out/*", "all/*"]
+    for place in ("vm", "here"):
+        if place == "here":
+            pair.sync.prepare(Side.LOCAL, NEVER)
+            pair.sync.mark_changed(Side.LOCAL)
+        got = pair.sync.download(paths, tmp_path / place, NEVER, exclude=["*.map", "all/sub"])
+        assert got.missing == ("none*", "dist/out/*")
+        assert got.without_files == got.missing
+        assert bool(got.refused) is (place == "vm")
+        assert not any("\n" in line or "\x1b" in line for line in got.refused)
+        assert names(tmp_path / place) == sorted(["dist", "p [x]", f"{NFD}.log", "locked", "all"])
+        assert names(tmp_path / place / "dist") == ["1.whl", "a"]
+        assert names(tmp_path / place / "locked") == ["3.whl"]
+        assert not any(str(path.resolve()).startswith("/etc") for path in (tmp_path / place).rglob("*"))
+
+
 def test_an_uploaded_link_that_leads_out_is_kept(pair: Pair, tmp_path: Path) -> None:
     (pair.user / "python").symlink_to("/usr/bin/python3")
     pair.sync.upload([], NEVER)
