@@ -55,6 +55,7 @@ def test_twelve_legs_run_with_a_database_each(furnished: VM, tmp_path: Path) -> 
     assert ran.code == 0, ran.stdout + ran.stderr
     assert ran.log("summary").split() == ["succeeded"] * 12
     assert "warning" not in ran.stdout
+    assert len({path.name for path in (ran.record / "artifacts").rglob("*.xml")}) == 12
     assert furnished.ssh("docker ps -aq --filter label=pccpipe.run").stdout == ""
 
 
@@ -77,13 +78,13 @@ def test_the_load_has_a_server_and_a_warehouse(furnished: VM, tmp_path: Path, so
     assert ran.code == (1 if source == "empty" else 0), ran.stdout + ran.stderr
     alert = ran.step("alert")
     if source == "empty":
-        assert len(ran.step("extract.orders")["attempts"]) == 3
+        assert len(ran.step("etl.extract.orders")["attempts"]) == 3
         assert ran.log("alert") == "the load of monday failed\n"
     else:
-        assert ran.log("load") == "loaded: order,1\ncustomer,7\n"
+        assert ran.log("etl.load") == "loaded: order,1\ncustomer,7\n"
         assert alert["outcome"] == "skipped"
     # What ran beside the steps has ended, and the clean-up ran.
-    assert ran.step("staging")["outcome"] == "succeeded"
+    assert ran.step("etl.staging")["outcome"] == "succeeded"
     assert furnished.ssh("docker ps -aq --filter label=pccpipe.run").stdout == ""
     assert furnished.pids("source.sh|IO::Socket") == []
 

@@ -3,7 +3,7 @@ import { existsSync, mkdirSync, readdirSync, writeFileSync } from "node:fs";
 import { connect } from "node:net";
 
 const { hostname, port, protocol } = new URL(process.env.DATABASE_URL);
-const leg = `${process.env.VERSION}-${protocol.slice(0, -1)}-${process.env.POOL}`;
+const leg = `${process.env.VERSION ?? process.version}-${protocol.slice(0, -1)}-${process.env.POOL}`;
 const socket = connect(Number(port), hostname, () => socket.write(`${leg}\n`));
 socket.on("error", (error) => { console.error(error); process.exit(1); });
 let answer = "";
