@@ -21,7 +21,7 @@ from pccpipe.executor.scope import ServiceView
 from pccpipe.executor.waiting import Wait, wait_for_place
 from pccpipe.layout import LOGS
 from pccpipe.outcome import Code, Outcome, Place
-from pccpipe.record.events import ServiceEnded, ServiceReady, ServiceStarted, Warned
+from pccpipe.record.events import ServiceEnded, ServiceReady, ServiceStarted, TargetUnavailable, Warned
 from pccpipe.record.logs import CommandLog
 from pccpipe.record.step_path import file_name
 from pccpipe.service import NotReady, ReadyCheck, RunningService, ServiceCommand, ServiceOwner
@@ -132,9 +132,12 @@ class OwnedServices:
         except Unavailable as error:
             if fenced := self._context.targets.fenced:
                 raise LeftOpen(fenced) from error
+            words = f"its services: {error.words}"
+            gone = TargetUnavailable(self._path, 1, Place.CONTAINER, error.reason, words, error.hint)
+            self._context.journal.append(gone)
             if self._context.cancel.requested:
                 return StepOutcome(Outcome.CANCELLED, message=f"cancelled; {error.words}")
-            return StepOutcome(Outcome.UNAVAILABLE, reason=error.reason, message=f"its services: {error.words}")
+            return StepOutcome(Outcome.UNAVAILABLE, reason=error.reason, message=words)
         except PccpipeError as error:
             self._context.room.leave_if_full(error)
             code = error.code if isinstance(error, ActionError) else None

@@ -16,6 +16,7 @@ from pccpipe.record.events import (
     ServiceReady,
     ServiceStarted,
     StepEnded,
+    TargetUnavailable,
     Warned,
 )
 from pccpipe.service import NotReady
@@ -130,6 +131,8 @@ def test_without_an_engine_their_owner_is_unavailable_and_falls_back_nowhere(sta
     played = stage.play("steps: [{id: a, on: vm, run: x, services: {db: {image: x}}, fallback: {on: local}}]")
     assert (played.end_of("a").outcome, played.end_of("a").reason) == (Outcome.UNAVAILABLE, Reason.ENGINE_MISSING)
     assert not played.order
+    (refused,) = played.notes.of(TargetUnavailable)
+    assert refused.words == "its services: no socket"
 
 
 def test_a_service_that_fails_ends_its_group_after_the_running_step(stage: Stage) -> None:
