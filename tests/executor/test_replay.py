@@ -194,6 +194,20 @@ RUNS: dict[str, tuple[str, Script]] = {
             lasts=60 if command.step == "server" else 0, exit=Exit(1 if command.id == "loop-1.a-1" else 0)
         ),
     ),
+    "background and services in a plain group": (
+        """
+        steps:
+          - id: tests
+            services: {db: {image: x, ports: [1]}}
+            steps:
+              - {id: server, background: true, run: x, ready: {run: x}}
+              - {id: a, run: "x ${{ services.db.port }}"}
+              - {id: b, run: x}
+            always: [{id: late, run: "x ${{ services.db.port }}"}]
+          - {id: c, run: x}
+        """,
+        lambda command: Play(lasts=60 if command.id == "tests.server-1" else 0),
+    ),
     "always": (
         """
         steps: [{id: a, run: "false", fails_as: broken}, {id: never, run: x}]
@@ -261,6 +275,8 @@ def decisive(notes: Notes) -> list[tuple[str, ...]]:
     return sorted(lines, key=lambda line: line[0])
 
 
+# Threads of the killed process that follow a service die at its last event.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.parametrize("name", RUNS)
 def test_a_run_killed_at_any_event_is_resumed_to_the_same_end(stage: Stage, name: str) -> None:
     text, stage.script = RUNS[name]
