@@ -11,7 +11,7 @@ from pccpipe.executor.input_request import InputState
 from pccpipe.executor.replay import Turn
 from pccpipe.executor.scope import StepView
 from pccpipe.executor.stopping import run_stops, stops_anyway
-from pccpipe.executor.turn_end import PASSING, goes_on
+from pccpipe.executor.turn_end import PASSING, continues_after, goes_on
 from pccpipe.outcome import Outcome
 from pccpipe.record.events import GroupAlwaysStarted, StepEnded
 from pccpipe.spec.model import Step
@@ -57,7 +57,7 @@ def run_group_always(
             continue
         with context.cancel.shield() as cancel:
             of_step = run(replace(context, cancel=cancel), each, inside)
-        failed = of_step.outcome not in PASSING and not each.continue_on_error
+        failed = of_step.outcome not in PASSING and not continues_after(each, of_step)
         if failed and ended.outcome is Outcome.SUCCEEDED:
             ended = replace(of_step, message=f"{each.id} (always): {of_step.message}", result=None, result_path=None)
     return ended

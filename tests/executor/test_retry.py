@@ -127,6 +127,20 @@ def test_always_steps_and_legs_continue_by_exit_code(stage: Stage) -> None:
     assert played.ending.message == "two (always): exit code 2 (not in `continue_on_error: exit_codes`)"
 
 
+def test_always_steps_of_a_group_continue_by_exit_code(stage: Stage) -> None:
+    stage.script = lambda command: Play(exit=Exit(int(command.script[-1])))
+    ends = {}
+    for code in (1, 2):
+        played = stage.play(f"""
+            steps:
+              - id: g
+                steps: [{{id: a, run: x 0}}]
+                always: [{{id: tidy, run: x {code}, continue_on_error: {{exit_codes: 1}}}}]
+        """)
+        ends[code] = played.end_of("g").outcome
+    assert ends == {1: Outcome.SUCCEEDED, 2: Outcome.FAILED}
+
+
 def test_waits_double_up_to_max_backoff() -> None:
     retry = Retry(attempts=100, backoff=1.0, max_backoff=5.0)
     assert [retry.wait_before(number) for number in range(5)] == [1, 2, 4, 5, 5]

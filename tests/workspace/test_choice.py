@@ -150,6 +150,7 @@ def test_a_listing_with_hostile_names_makes_nothing_outside(tmp_path: Path, monk
     monkeypatch.setenv("PCC_TEST_LISTING", str(tmp_path / "listing"))
     listing = b"".join(
         (
+            entry("f", "dist/../../evil/a.whl"),
             *(entry("d", path) for path in ("dist", "dist/..", "dist/../..", "dist/.git", "../dist", "dist//x")),
             *(
                 entry("f", f"{path}/a.whl")
@@ -172,6 +173,7 @@ def test_a_listing_with_hostile_names_makes_nothing_outside(tmp_path: Path, monk
         assert not counted.brought
         assert len(counted.refused) >= 3
         assert taken(tmp_path) - before <= {"listing"}
+        assert not [path for path in tmp_path.rglob("evil") if inside not in path.parents]
 
 
 def listed(paths: list[str], entries: list[Entry], folder: Path) -> Choosing:
