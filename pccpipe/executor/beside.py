@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TypeAlias
 
 from msgspec.structs import replace
 
 from pccpipe.executor.context import RunContext, StepOutcome, WalkPosition
 from pccpipe.executor.input_request import InputState
+from pccpipe.executor.needs import Needs, run_in_order
 from pccpipe.executor.probe import expected_levels
 from pccpipe.executor.turn_end import goes_on
 from pccpipe.outcome import Outcome
@@ -25,23 +25,28 @@ def run_beside(
     position: WalkPosition,
     at_once: int,
     end_before: Callable[[Step, WalkPosition], StepOutcome | None],
+    skip: Callable[[Step, WalkPosition, str], StepOutcome] | None = None,
 ) -> StepOutcome:
     """Run all jobs to their ends, `at_once` in parallel; the first in order that did not pass decides.
 
-    `end_before` returns the outcome of a job that has no turn any more.
+    `end_before` returns the outcome of a job that has no turn any more; `skip` ends one whose needs did not pass.
     """
 
-    def unless_over(job: Job) -> StepOutcome:
-        step, run = job
-        return end_before(step, position) or run()
+    needs = Needs(context, [step for step, _ in jobs])
+
+    def start(index: int) -> Callable[[], StepOutcome]:
+        step, run = jobs[index]
+        if held := needs.held(index):
+            return lambda: held
+        missing = needs.missing(index)
+        if missing and skip and not context.replay.knows(position.path_of(step.id)):
+            why = f"{', '.join(missing)} did not succeed, and this step needs it"
+            return lambda: end_before(step, position) or skip(step, position, why)
+        return lambda: end_before(step, position) or run()
 
     levels = expected_levels(context, [step for step, _ in jobs], position)
-    if at_once == 1:
-        ends = [unless_over(job) for job in jobs]
-    else:
-        pool = ThreadPoolExecutor(max_workers=at_once, thread_name_prefix="pccpipe-step")
-        with context.exposure.expecting(levels), pool:
-            ends = list(pool.map(unless_over, jobs))
+    with context.exposure.expecting(levels if at_once > 1 else []):
+        ends = [ended for ended in run_in_order(needs, at_once, start) if ended]
     # A person's answer takes longer than a model's limit.
     asking = [ended for ended in ends if ended.input is InputState.WANTED]
     asking += [ended for ended in ends if ended.input is InputState.GIVEN]

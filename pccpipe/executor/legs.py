@@ -52,7 +52,7 @@ def leg_step(context: RunContext, step: Step, leg: Leg, name: str, position: Wal
         # A wrong name of a container ends the leg in its turn.
         with contextlib.suppress(PccpipeError):
             body = body.in_leg(position.scope.names)
-    return replace(step, id=f"{step.id}[{name}]", body=body, matrix=None, fails_as=None)
+    return replace(step, id=f"{step.id}[{name}]", body=body, matrix=None, fails_as=None, needs=())
 
 
 def with_legs(ended: StepOutcome, legs: Sequence[Leg], ends: Sequence[StepOutcome | None]) -> StepOutcome:

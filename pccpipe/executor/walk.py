@@ -188,7 +188,12 @@ class Walk(Struct, frozen=True):
     def _parallel(self, body: Parallel, position: WalkPosition, path: str) -> StepOutcome:
         inside = position.inside(path)
         jobs = [(step, lambda step=step: self.step(step, inside)) for step in body.steps]
-        return run_beside(self.context, jobs, inside, body.max_parallel, self._end_before)
+        return run_beside(self.context, jobs, inside, body.max_parallel, self._end_before, self._skip)
+
+    def _skip(self, step: Step, position: WalkPosition, why: str) -> StepOutcome:
+        turn = self.context.replay.next_turn(position.path_of(step.id))
+        ended = StepOutcome(Outcome.SKIPPED, message=why)
+        return end_turn(self.context, step, position, turn, ended, time.monotonic())
 
     def _matrix(self, step: Step, matrix: Matrix, position: WalkPosition, turn: Turn) -> StepOutcome:
         if turn.ended and turn.peek(StepStarted) is None:

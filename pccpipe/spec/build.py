@@ -209,6 +209,7 @@ class _PipelineBuilder:
             services=build_services(self._source, (*path, "services"), data.get("services")),
             own_workspace=data.get("workspace") == "own",
             always=self._steps((*path, "always"), data.get("always")),
+            needs=tuple(string(name) for name in listed(data.get("needs"))),
         )
 
     def _body(self, path: KeyPath, data: Map) -> Body:

@@ -14,6 +14,7 @@ from pccpipe.spec.bounds import bounded_work
 from pccpipe.spec.budget import check_budget, check_counted
 from pccpipe.spec.check_agent import AgentChecker
 from pccpipe.spec.check_matrix import MatrixChecker, count
+from pccpipe.spec.check_needs import needed
 from pccpipe.spec.check_retry import check_retry
 from pccpipe.spec.check_run import RunChecker
 from pccpipe.spec.check_services import ServiceChecker
@@ -189,6 +190,9 @@ class _Checker:
         """Check steps that run in order; later steps see the earlier ones."""
         for index, step in enumerate(items(steps)):
             if isinstance(step, dict):
+                if "needs" in step:
+                    message = "`needs` is for the steps of a `parallel:` group: these run in order"
+                    self.values.say((*path, index, "needs"), message, "put the steps under `parallel:`", at_key=True)
                 self._step((*path, index), step, visible)
 
     def _step(self, path: KeyPath, step: dict[str, Json], visible: Visible) -> None:
@@ -229,10 +233,14 @@ class _Checker:
         self.values.expression((*path, "repeat", "until"), spec.get("until"), round_)
 
     def _parallel(self, path: KeyPath, step: dict[str, Json], visible: Visible) -> None:
-        for index, inner in enumerate(items(step["parallel"])):
+        steps = items(step["parallel"])
+        before = needed(self.values, (*path, "parallel"), steps)
+        inner_ids = {str(mapping(inner).get("id")): set(_ids([inner])) for inner in steps}
+        for index, inner in enumerate(steps):
             if isinstance(inner, dict):
-                # No step has ended when another one starts.
-                self._step((*path, "parallel", index), inner, replace(visible, steps=set(visible.steps)))
+                # Only the steps that it needs have ended when it starts.
+                ended = set(visible.steps).union(*(inner_ids[name] for name in before.get(str(inner.get("id")), ())))
+                self._step((*path, "parallel", index), inner, replace(visible, steps=ended))
 
     def _action(self, path: KeyPath, step: dict[str, Json], visible: Visible) -> None:
         check_download(self.values, (*path, "download"), step.get("download"), visible, older=self._older)

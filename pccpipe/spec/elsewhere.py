@@ -98,7 +98,6 @@ _STEP: Mapping[str, Hint] = {
         else "declare a container under `containers:`, and name it in `container:`"
     ),
     "interruptible": "`pccpipe cancel` ends any run",
-    "needs": _IN_ORDER,
     "only": "write a condition as `if: EXPRESSION`, such as `if: inputs.deploy`",
     "outputs": RESULT,
     "params": "declare `inputs:` at the top, and write ${{ inputs.NAME }}",

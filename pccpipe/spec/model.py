@@ -308,6 +308,8 @@ class Step(Struct, frozen=True):
     """The containers that live beside it, by name; each leg of a matrix has its own."""
     own_workspace: bool = False
     """It works in a copy of the workspace, as it was when the step, or its leg of the matrix, began."""
+    needs: tuple[str, ...] = ()
+    """Of a step of a `parallel:` group: the ids of the steps that end before it starts."""
     always: tuple[Step, ...] = ()
     """Of a group: the steps that run last, however its others ended."""
 

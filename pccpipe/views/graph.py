@@ -76,6 +76,8 @@ class Box(Struct, frozen=True):
     rules: tuple[str, ...]
     inner: tuple[Card | Box, ...]
     several: bool = False
+    needs: tuple[tuple[int, int], ...] = ()
+    """The pairs of a needed step and one that needs it, by their places in `inner`."""
     always: tuple[Card | Box, ...] = ()
 
 
@@ -147,14 +149,20 @@ def _node(step: Step) -> Card | Box:
         case Repeat():
             until = (f"until {jinja.bare(body.until.source)}",) if body.until else ()
             own = (f"repeat, at most {_value(body.max)} rounds", *map(harmless_line, until))
-            return Box(step.id, Flow.REPEAT, (*own, *rules), inner, bool(step.matrix), always)
+            return Box(step.id, Flow.REPEAT, (*own, *rules), inner, bool(step.matrix), always=always)
         case Parallel():
             own = ("side by side", f"at most {body.max_parallel} at once")
-            return Box(step.id, Flow.PARALLEL, (*own, *rules), inner, bool(step.matrix), always)
+            needs = _needs(body.steps)
+            return Box(step.id, Flow.PARALLEL, (*own, *rules), inner, bool(step.matrix), needs, always)
         case Group():
-            return Box(step.id, Flow.ORDER, rules, inner, bool(step.matrix), always)
+            return Box(step.id, Flow.ORDER, rules, inner, bool(step.matrix), always=always)
         case _:
             assert_never(body)
+
+
+def _needs(steps: Sequence[Step]) -> tuple[tuple[int, int], ...]:
+    place_of = {step.id: place for place, step in enumerate(steps)}
+    return tuple((place_of[need], place) for place, step in enumerate(steps) for need in step.needs)
 
 
 def _agents(task: AgentTask) -> str:
@@ -202,6 +210,8 @@ def _rules(step: Step) -> Iterator[str]:
         yield described(step.matrix)
     if step.own_workspace:
         yield "a workspace of its own" if not step.matrix else "a workspace for each"
+    if step.needs:
+        yield f"needs {', '.join(step.needs)}"
     if step.timeout:
         yield f"at most {limit(step.timeout.known) if step.timeout.known is not None else _value(step.timeout)}"
     if step.retry.attempts > 1:
@@ -237,6 +247,7 @@ def _mermaid_nodes(nodes: Sequence[Card | Box], prefix: str, indent: str, *, cha
             yield from _mermaid_nodes(node.inner, f"{name}_", f"{indent}  ", chain=node.flow is not Flow.PARALLEL)
             if node.flow is Flow.REPEAT and len(node.inner) > 1:
                 yield f"{indent}  {name}_{len(node.inner) - 1} -. again .-> {name}_0"
+            yield from (f"{indent}  {name}_{one} --> {name}_{other}" for one, other in node.needs)
             if node.always:
                 yield f'{indent}  subgraph {name}_always["always, whatever happens"]'
                 yield from _mermaid_nodes(node.always, f"{name}_a", f"{indent}    ", chain=True)

@@ -182,6 +182,8 @@ def _rules(planned: PlannedStep) -> list[str]:
     rules: list[str] = []
     if planned.condition is not None:
         rules.append(f"if: {planned.condition}")
+    if step.needs:
+        rules.append(f"needs: {', '.join(step.needs)}")
     rules += beside_rules(step)
     if isinstance(body, Run):
         if body.as_login:
@@ -285,6 +287,7 @@ def _step_json(planned: PlannedStep) -> Json:
         "id": step.id,
         "depth": planned.depth,
         "always": planned.always,
+        "needs": list(step.needs),
         "group_always": planned.of_group,
         "kind": planned.kind,
         "does": planned.does,
