@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from pccpipe.executor.plan import make_plan
+from pccpipe.executor.replay import Replay
 from pccpipe.outcome import Code, IsolationMode, Outcome
-from pccpipe.record.events import BackgroundReady, CommandEnded, CommandStarted, StepEnded, StepStarted
+from pccpipe.record.events import BackgroundReady, CommandEnded, CommandStarted, InputGiven, StepEnded, StepStarted
+from pccpipe.record.run_events import RunWaiting
 from pccpipe.spec.load import load_pipeline
 from pccpipe.spec.project_model import Project, Vm
 from pccpipe.target import Command, Exit
 from pccpipe.targets.dummy import Play, says
-from tests.executor.rehearsal import Played, Stage
+from tests.executor.rehearsal import Notes, Played, Stage
+from tests.executor.test_input_request import PLEA, report
+from tests.executor.test_replay import began
+from tests.record.script import events as stamped
 
 SERVER = """
     steps:
@@ -214,3 +220,28 @@ always:
     project = Project("p", IsolationMode.VM, Vm("192.0.2.1", "pcc", run_as=run_as))
     warned = [words for words in make_plan(load_pipeline(path), project, {}).warnings if "beside" in words]
     assert warned == (["boxed will fail: with `run_as`, no container runs beside server"] if run_as else [])
+
+
+def test_a_command_ends_while_the_run_waits_for_a_person_and_begins_again_with_the_answer(tmp_path: Path) -> None:
+    def script(command: Command) -> Play:
+        if command.step == "server" and not command.id.endswith(".ready"):
+            return Play(lasts=60)
+        if command.step == "build":
+            return Play(files=report(PLEA if command.serial == 1 else ""))
+        return Play()
+
+    text = """
+        steps:
+          - {id: server, background: true, run: serve, ready: {run: ask}}
+          - {id: build, run: build, result: {path: builder/result.json}}
+          - {id: test, run: test}
+        """
+    stage = Stage(tmp_path, script)
+    waiting = stage.play(text)
+    assert isinstance(waiting.ending, RunWaiting)
+    given = InputGiven("build", {"db_host": "db", "db_port": 1})
+    record = [began(), *waiting.notes.happenings, waiting.ending, given]
+    played = stage.play(text, Notes(), waiting.targets, Replay(stamped(record, time.time())))
+    assert played.state.outcome is Outcome.SUCCEEDED
+    words = [word for word in kinds(played) if word != "build succeeded"]
+    assert words == ["server runs", "server is ready", "build runs", "test runs", "test succeeded", "server succeeded"]
