@@ -56,6 +56,8 @@ def judge(
         step.context.journal.append(Warned(f"{words}; fix: pccpipe gc", step.path))
     if exit_.left_processes and not followed.cancelled:
         words = "its background processes were stopped: no process outlives its step"
+        if place is not Place.CONTAINER and not step.body.background:
+            words += "; fix: a step of its own with `background: true`"
         step.context.journal.append(Warned(words, step.path))
     code = Code.OUTPUT_LOST if exit_.output_lost else None
     ended = StepOutcome(Outcome.FAILED, exit_code=exit_.code, code=code, message=_describe_exit(exit_), logs=logs)
