@@ -63,8 +63,8 @@ def test_stages_run_by_their_needs(furnished: VM, tmp_path: Path) -> None:
     control = _control(tmp_path, "release-stages", furnished)
     ran = control.run(EXAMPLES / "release-stages/pipeline.yaml")
     assert ran.code == 0, ran.stdout + ran.stderr
-    assert len(ran.step("check.unit")["attempts"]) == 2
-    assert ran.step("check.lint")["outcome"] == "failed"
+    assert len(ran.step("stages.unit")["attempts"]) == 2
+    assert ran.step("stages.lint")["outcome"] == "failed"
     assert [path.name for path in (ran.record / "artifacts").rglob("*.tgz")] == ["app-1.2.3.tgz"]
     assert [path.name for path in (ran.record / "artifacts").rglob("*.xml")] == ["unit.xml"]
 
