@@ -145,7 +145,7 @@ class _ScriptReader:
             case "$" | "`":
                 self._expansion()
             case "(":
-                self._enter(*((_Inside.ARITHMETIC, 2) if self._next("((") else (_Inside.PARENS, 1)))
+                self._open_parens()
             case ")":
                 self._close_parens()
             case "\n" if self._waiting:
@@ -237,6 +237,14 @@ class _ScriptReader:
         # The line continues in the next one: a word there may have begun before.
         self._word_begins = begins and self._next("\\\n")
         self._at += 2
+
+    def _open_parens(self) -> None:
+        if not self._next("(("):
+            self._enter(_Inside.PARENS, 1)
+        elif self._is_bash:
+            self._enter(_Inside.ARITHMETIC, 2)
+        else:
+            self._enter(_Inside.UNCLEAR, 2)  # two subshells, where `<<` begins a here-document; arithmetic in some sh
 
     def _close_parens(self) -> None:
         deep = len(self._around)

@@ -66,6 +66,12 @@ def test_the_shell_decides_whether_here_strings_exist() -> None:
     assert misplaced_value(pieces, "sh")
 
 
+def test_the_shell_decides_whether_two_parentheses_are_arithmetic() -> None:
+    pieces = jinja.analyse("((<<EOF))\necho ${{ x }}").pieces
+    assert misplaced_value(pieces, "bash") is None
+    assert misplaced_value(pieces, "sh")
+
+
 def test_the_first_misplaced_value_is_reported() -> None:
     pieces = jinja.analyse("echo ${{ a }} '${{ b }}' \"${{ c }}\"").pieces
     found = misplaced_value(pieces)
