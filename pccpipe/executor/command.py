@@ -79,8 +79,16 @@ def make_command(
         has_git=context.workspace.has_git,
         hides=hidden_names(body) if place is Place.CONTAINER else (),
         as_login=body.as_login and place is Place.VM,
-        network=position.services[-1].network if container and position.services else None,
+        network=_network(position) if container else None,
     )
+
+
+def _network(position: WalkPosition) -> str | None:
+    """Return the network of the services beside a container. Raises UsageError if there are those of two groups."""
+    networks = list(dict.fromkeys(filter(None, (services.network for services in position.services))))
+    if len(networks) > 1:
+        raise UsageError("a container joins the services of one group alone: put them all on the outer group")
+    return networks[0] if networks else None
 
 
 def container_settings(where: Host, place: Place, position: WalkPosition) -> ContainerSettings | None:

@@ -192,3 +192,10 @@ def test_services_of_a_run_that_waited_begin_again_and_a_warning_says_so(stage: 
     assert [what.service for what in rest.of(ServiceStarted)] == ["db", "cache"]
     assert any("without their data" in what.message for what in rest.of(Warned))
     assert not targets.services.left
+
+
+def test_a_container_step_beside_the_services_of_two_groups_says_what_to_do(stage: Stage) -> None:
+    inner = "{id: two, container: box, services: {more: {image: x}}, run:"
+    played = stage.play(GROUP.replace("{id: two, container: box, run:", inner))
+    assert "put them all on the outer group" in played.end_of("tests[1].two").message
+    assert not services(played).left
