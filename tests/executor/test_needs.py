@@ -36,7 +36,7 @@ def test_a_step_starts_when_those_it_needs_have_ended(stage: Stage) -> None:
     played = stage.play(STAGES)
     order = [path.partition("@")[0] for path in played.order]
     assert order[0] == "g.a"
-    assert order[-1] == "g.d"
+    assert order.index("g.d") > max(order.index("g.b"), order.index("g.c"))
     assert played.end_of("g.handler").outcome is Outcome.SKIPPED
     assert played.end_of("g").outcome is Outcome.SUCCEEDED
 
