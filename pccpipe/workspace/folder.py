@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import stat
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
@@ -162,10 +162,8 @@ def remove_tree(path: Path) -> bool:
 
     Returns whether nothing is left.
     """
-    if path.is_symlink():
-        path.unlink()
-    shutil.rmtree(path, ignore_errors=True)
-    if not path.exists():
+    _remove(path)
+    if not os.path.lexists(path):
         return True
     folders = [path]
     while folders:
@@ -173,8 +171,24 @@ def remove_tree(path: Path) -> bool:
             (folder := folders.pop()).chmod(stat.S_IRWXU)
             with os.scandir(folder) as found:
                 folders += [Path(each) for each in found if each.is_dir(follow_symlinks=False)]
-    shutil.rmtree(path, ignore_errors=True)
-    return not path.exists()
+    _remove(path)
+    return not os.path.lexists(path)
+
+
+def _remove(path: Path) -> None:
+    """Remove by rm, which has no limit of depth: Python 3.11 removes and walks recursively."""
+    subprocess.run(["rm", "-rf", "--", path], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
+
+
+def _files(path: Path) -> Iterator[os.DirEntry[str]]:
+    """Yield everything below a folder that can be read, of any depth; follows no link."""
+    folders = [str(path)]
+    while folders:
+        with contextlib.suppress(OSError), os.scandir(folders.pop()) as found:
+            for entry in found:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+                yield entry
 
 
 def has_others_files(path: Path) -> bool:
@@ -182,21 +196,20 @@ def has_others_files(path: Path) -> bool:
     if path.is_symlink() or not path.is_dir():
         return False
     owner = path.stat().st_uid
-    for folder, folders, names in os.walk(path):
-        for name in (*folders, *names):
-            with contextlib.suppress(OSError):
-                if (Path(folder) / name).lstat().st_uid != owner:
-                    return True
+    for entry in _files(path):
+        with contextlib.suppress(OSError):
+            if entry.stat(follow_symlinks=False).st_uid != owner:
+                return True
     return False
 
 
 def tree_size(path: Path) -> int:
     """Count the bytes of the files in a folder; unreadable ones count as 0."""
     total = 0
-    for folder, _, names in os.walk(path):
-        for name in names:
-            with contextlib.suppress(OSError):
-                total += (Path(folder) / name).lstat().st_size
+    for entry in _files(path):
+        with contextlib.suppress(OSError):
+            if not entry.is_dir(follow_symlinks=False):
+                total += entry.stat(follow_symlinks=False).st_size
     return total
 
 

@@ -16,7 +16,7 @@ import pytest
 import pccpipe.workspace.diff  # noqa: F401
 from pccpipe.errors import ActionError
 from pccpipe.workspace.base import Side
-from pccpipe.workspace.folder import remove_tree
+from pccpipe.workspace.folder import has_others_files, remove_tree, tree_size
 from pccpipe.workspace.sync import WorkspaceSync
 from tests.e2e.control import wait_until
 from tests.workspace.halts import NeverHalted
@@ -199,3 +199,18 @@ def test_only_the_link_itself_is_removed(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("precious")
     assert remove_tree(tmp_path / "link")
     assert [path.name for path in tmp_path.iterdir()] == ["precious"]
+
+
+def test_a_tree_deeper_than_pythons_recursion_is_measured_and_goes(tmp_path: Path) -> None:
+    deep = tmp_path / "copy"
+    deep.mkdir()
+    folder = os.open(deep, os.O_RDONLY)
+    for _ in range(1500):
+        os.mkdir("d", dir_fd=folder)
+        folder, above = os.open("d", os.O_RDONLY, dir_fd=folder), folder
+        os.close(above)
+    os.close(os.open("file", os.O_WRONLY | os.O_CREAT, dir_fd=folder))
+    os.close(folder)
+    assert not has_others_files(deep)
+    assert tree_size(deep) == 0
+    assert remove_tree(deep)
