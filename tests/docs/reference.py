@@ -127,7 +127,7 @@ def _section(title: str, schema: Schema, depth: int = 2) -> Iterator[str]:
 
 
 def _resolved(schema: Schema, root: Schema) -> Schema:
-    """Return the schema with the keys that it shares with a step written out."""
+    """Return the schema with the keys that it shares with a step or a container written out."""
     made = dict(schema)
     if "properties" in schema:
         keys: Schema = schema["properties"]
@@ -137,7 +137,8 @@ def _resolved(schema: Schema, root: Schema) -> Schema:
 
 def _pointed(schema: Schema, root: Schema) -> Schema:
     pointer = str(schema.get("$ref", ""))
-    if not pointer.startswith(("#/definitions/step/properties/", "#/properties/")):
+    shared = ("#/definitions/step/properties/", "#/definitions/container/properties/", "#/properties/")
+    if not pointer.startswith(shared):
         return schema
     found = root
     for name in pointer.split("/")[1:]:
