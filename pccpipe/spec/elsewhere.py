@@ -15,6 +15,7 @@ PAGE = "docs/coming-from.md"
 
 _IN_ORDER = "steps run in order; inside `parallel:` a step can name others in `needs:`"
 NO_CACHE = "there are no caches: a VM, and an image, keep what is installed on them"
+_FAIL_FAST = "leave it out: all steps and legs run, also after one has failed"
 _NO_TRIGGERS = "there are no triggers: a run begins with `pccpipe run`"
 _ON_FAILURE = "put a step with `if: run.outcome == 'failed'` under `always:`"
 _HANDLERS = "put steps under `always:`; those for failures with `if: run.outcome == 'failed'`"
@@ -97,6 +98,8 @@ _STEP: Mapping[str, Hint] = {
         if isinstance(value, str)
         else "declare a container under `containers:`, and name it in `container:`"
     ),
+    "fail-fast": _FAIL_FAST,
+    "fail_fast": _FAIL_FAST,
     "interruptible": "`pccpipe cancel` ends any run",
     "only": "write a condition as `if: EXPRESSION`, such as `if: inputs.deploy`",
     "outputs": RESULT,
@@ -186,8 +189,10 @@ def value_hint(path: KeyPath, value: object) -> str:
             return "write `matrix:` in the step itself, next to `run:`"
         case (_, "parallel"), int():
             return "`parallel:` is a list of steps; a `matrix:` runs one step several times"
-        case ("matrix", "fail-fast" | "max-parallel" as key), _:
-            return f"write `{key.replace('-', '_')}:` in the step, next to `matrix:`"
+        case ("matrix", "fail-fast"), _:
+            return _FAIL_FAST
+        case ("matrix", "max-parallel"), _:
+            return "write `max_parallel:` in the step, next to `matrix:`"
         case (_, "matrix"), list():
             return "write {NAME: [VALUE, VALUE]}"
         case (_, "ready"), str(command):
