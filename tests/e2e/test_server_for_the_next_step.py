@@ -1,4 +1,4 @@
-"""A script that leaves a server behind is told of `background: true`, and with it the next step finds the server."""
+"""A script that leaves a server behind is pointed to `background: true`, and with it the next step finds the server."""
 
 from __future__ import annotations
 
