@@ -73,12 +73,17 @@ class Networks:
             raise
 
     def listed(self, labels: Mapping[str, str]) -> dict[str, str]:
-        """Return the names of the networks with these labels, by id; labels prove nothing. Raises `Unavailable`."""
-        filters = {"label": [f"{key}={value}" for key, value in labels.items()]}
+        """Return the names of the networks with these labels, by id. Raises `Unavailable`."""
+        made = self.accounts(*(f"{key}={value}" for key, value in labels.items()))
+        return {self._id_of(each): str(each.get("Name")) for each in made}
+
+    def accounts(self, *labels: str) -> list[dict[str, Json]]:
+        """List the networks with these labels (`NAME` or `NAME=VALUE`); labels prove nothing. Raises `Unavailable`."""
+        filters = {"label": list(labels)}
         made: Json = self._engine.ask(ApiCall.OTHER, lambda client: client.networks(filters=filters))
         if not isinstance(made, list):
             raise Nonsense(self._engine.machine.host, "list of networks", made)
-        return {self._id_of(each): str(each.get("Name")) for each in made if isinstance(each, dict)}
+        return [each for each in made if isinstance(each, dict)]
 
     def join(self, network: str, container: str) -> None:
         """Connect a container that does not run yet. Raises `Unavailable`."""

@@ -14,6 +14,8 @@ CUT_OFF_LIMIT = 660.0
 
 class ThingKind(StrEnum):
     CONTAINER = "container"
+    NETWORK = "network"
+    """A network of services."""
     WORKSPACE = "workspace"
     """A run's copy of the code, on the VM."""
     COPY = "copy"
@@ -34,6 +36,8 @@ class ContainerFacts(Struct, frozen=True):
     is_running: bool
     deadline: float | None
     """The time by which its command must have ended; None if its label does not say."""
+    is_service: bool = False
+    """It lives beside a step: that it runs does not prove that the run does."""
 
     def is_past_deadline(self, now: float) -> bool:
         return self.deadline is not None and self.deadline < now
@@ -163,7 +167,9 @@ def _alive(things: Sequence[Thing], run: RunFacts, site: SiteFacts) -> Decision 
         return Decision(False, Why.PROCESS_RUNS)
     for thing in things:
         container = thing.container
-        if container and container.is_running and not container.is_past_deadline(site.now):
+        if container is None or container.is_service:
+            continue
+        if container.is_running and not container.is_past_deadline(site.now):
             left = container.deadline - site.now if container.deadline is not None else None
             return Decision(False, Why.CONTAINER_RUNS, left)
     return None
@@ -203,7 +209,7 @@ def _of_open(thing: Thing, run: RunFacts, site: SiteFacts, idle: float | None) -
             return Decision(True, Why.STRAY)
         case ThingKind.CONTAINER if thing.container and thing.container.is_past_deadline(site.now):
             return Decision(True, Why.PAST_DEADLINE, site.now - (thing.container.deadline or 0.0))
-        case ThingKind.CONTAINER | ThingKind.WORKSPACE | ThingKind.STATE:
+        case ThingKind.CONTAINER | ThingKind.NETWORK | ThingKind.WORKSPACE | ThingKind.STATE:
             if not site.engine_known:
                 return Decision(False, Why.ENGINE_UNKNOWN)
             if run.record is Recorded.WAITING and site.older_than > 0:

@@ -14,6 +14,9 @@ from msgspec.structs import replace
 from pccpipe import limits
 from pccpipe.detached.programs import RunDir
 from pccpipe.docker_api.engine import DockerEngine
+from pccpipe.docker_api.isolation import part
+from pccpipe.docker_api.networks import Networks
+from pccpipe.docker_api.service_settings import SERVICE_LABEL, STATE_LABEL
 from pccpipe.docker_api.settings import IN
 from pccpipe.errors import Nonsense, Unavailable
 from pccpipe.gc.decide import CUT_OFF_LIMIT, ContainerFacts, Recorded, RunFacts, Thing, ThingKind
@@ -253,7 +256,7 @@ def _look_at_engine(site: Site, found: Inventory) -> None:
     if site.engine is None:
         return
     try:
-        made = _containers(site.engine)
+        made, networks = _containers(site.engine), Networks(site.engine).accounts("pccpipe.run")
     except UNREACHABLE as error:
         if isinstance(error, Unavailable) and error.reason is Reason.ENGINE_MISSING:
             return
@@ -264,6 +267,8 @@ def _look_at_engine(site: Site, found: Inventory) -> None:
         return
     for each in made:
         _add_container(site, found, each)
+    for each in networks:
+        _add_network(site, found, each)
 
 
 def _containers(engine: DockerEngine) -> list[dict[str, Json]]:
@@ -288,7 +293,8 @@ def _add_container(site: Site, found: Inventory, made: Mapping[str, Json]) -> No
     deadline = str(labels.get("pccpipe.deadline", "")) if isinstance(labels, dict) else ""
     is_running = made.get("State") in {"running", "paused", "restarting"}
     # Labels are untrusted: code on the VM that may use the engine can write any.
-    container = ContainerFacts(str(made["Id"]), is_running, number_or_none(deadline))
+    is_service = isinstance(labels, dict) and SERVICE_LABEL in labels
+    container = ContainerFacts(str(made["Id"]), is_running, number_or_none(deadline), is_service)
     size, created = number_or_none(made.get("SizeRw")), number_or_none(made.get("Created"))
     thing = Thing(
         ThingKind.CONTAINER,
@@ -300,12 +306,27 @@ def _add_container(site: Site, found: Inventory, made: Mapping[str, Json]) -> No
     )
     elsewhere = _other_root(site, made, run_id)
     found.add(thing, elsewhere)
-    if is_running and not elsewhere:
+    if is_running and not elsewhere and not is_service:
         found.marks.setdefault(run_id, set()).add(container.id)
 
 
+def _add_network(site: Site, found: Inventory, made: Mapping[str, Json]) -> None:
+    name, run_id = str(made.get("Name")), str(part(made, "Labels").get("pccpipe.run"))
+    if not _CONTAINER.fullmatch(name) or not RUN_ID.fullmatch(run_id):
+        found.foreign.append(f"network {name}")
+        return
+    try:
+        created: float | None = datetime.fromisoformat(str(made.get("Created"))).timestamp()
+    except (ValueError, OverflowError):
+        created = None
+    found.add(Thing(ThingKind.NETWORK, name, run_id, touched=created), _other_root(site, made, run_id))
+
+
 def _other_root(site: Site, made: Mapping[str, Json], run_id: str) -> str:
-    """Return the folder of a container of another root, whose run may have the same name as one of this root."""
+    """Return the folder of a thing of another root, whose run may have the same name as one of this root."""
+    state = part(made, "Labels").get(STATE_LABEL)
+    if state is not None:
+        return "" if state == site.place_of(run_id).state else str(state)
     mounts = made.get("Mounts")
     for mount in mounts if isinstance(mounts, list) else []:
         if isinstance(mount, dict) and mount.get("Destination") == IN:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from pccpipe.detached import as_account, programs
 from pccpipe.docker_api.engine import DockerEngine
+from pccpipe.docker_api.networks import Networks
 from pccpipe.errors import PccpipeError, Unavailable, VmBusy
 from pccpipe.gc.changed import changes
 from pccpipe.gc.decide import Decision, Recorded, SiteFacts, Thing, ThingKind, decide
@@ -145,6 +146,10 @@ def _removed(
                     0 if stuck else thing.size,
                     stuck,
                 )
+        for thing, decision in chosen:
+            if thing.kind is ThingKind.NETWORK:
+                why = _remove_network(site, thing.name)
+                yield Removal(thing, decision, RemovalStatus.FAILED if why else RemovalStatus.REMOVED, words=why)
         kinds = {ThingKind.WORKSPACE, ThingKind.COPY, ThingKind.STATE, ThingKind.PROCESSES}
         folders = [each for each in chosen if each[0].kind in kinds]
         if stuck:
@@ -176,6 +181,15 @@ def _remove_container(site: Site, container: str) -> str:
     except UNREACHABLE as error:
         return str(error)
     return ""
+
+
+def _remove_network(site: Site, name: str) -> str:
+    """Remove it; return why that failed, or an empty string."""
+    assert site.engine is not None
+    try:
+        return "" if Networks(site.engine).remove(name) else "a container is in it"
+    except UNREACHABLE as error:
+        return str(error)
 
 
 def _remove_folders(

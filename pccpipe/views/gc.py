@@ -28,8 +28,9 @@ class GcView:
     def removal(self, site: Site, removal: Removal) -> None:
         """Show one thing of a site."""
         thing = removal.thing
-        name = f"container {thing.name}" if thing.kind is ThingKind.CONTAINER else thing.name
-        counted = "" if thing.kind is ThingKind.LEASE else f", {size(thing.size)}"
+        of_engine = thing.kind in {ThingKind.CONTAINER, ThingKind.NETWORK}
+        name = f"{thing.kind.value} {thing.name}" if of_engine else thing.name
+        counted = "" if thing.kind in {ThingKind.LEASE, ThingKind.NETWORK} else f", {size(thing.size)}"
         self._line(site, _WORDS[removal.status], f"{name} of run {thing.run_id}{counted}: {_because(removal)}")
 
     def site(self, collected: SiteReport) -> None:

@@ -17,8 +17,9 @@ def leftovers(context: CheckContext) -> Finding:
     """Check for things of runs that ended."""
     found = collected(context)
     going = [outcome for outcome in found.removals if outcome.status is RemovalStatus.PLANNED]
-    # A stale lease stops no run. Another check reports processes.
-    going = [outcome for outcome in going if outcome.thing.kind not in {ThingKind.LEASE, ThingKind.PROCESSES}]
+    # A stale lease stops no run, and a network goes with its containers. Another check reports processes.
+    others = {ThingKind.LEASE, ThingKind.NETWORK, ThingKind.PROCESSES}
+    going = [outcome for outcome in going if outcome.thing.kind not in others]
     if not going:
         return ok("nothing to clean up")
     containers = sum(outcome.thing.kind is ThingKind.CONTAINER for outcome in going)
