@@ -184,19 +184,6 @@ def test_a_failed_always_step_fails_a_run_that_had_succeeded(stage: Stage) -> No
     assert ("b", "succeeded") in played.ends
 
 
-def test_a_download_refuses_a_pattern_that_an_expression_gives(stage: Stage) -> None:
-    played = stage.play("""
-        inputs: {where: {type: string, default: "dist/*.whl"}, file: {type: string, default: dist/a.whl}}
-        steps:
-          - {id: named, download: ["${{ inputs.file }}", "${{ inputs.file }}.sig"]}
-          - {id: wild, download: ["${{ inputs.where }}"]}
-    """)
-    assert played.state.outcome is Outcome.FAILED
-    assert "'dist/*.whl': `*` is not a wildcard here: a download names files and folders" in played.state.message
-    assert "name each file, or their folder: `dist`" in played.state.message
-    assert [end for end in played.ends if end[0] in {"named", "wild"}] == [("named", "succeeded"), ("wild", "failed")]
-
-
 def test_always_steps_run_even_after_a_bug_which_is_raised_then(stage: Stage) -> None:
     class Bug(Exception):
         pass
