@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import stat
 import subprocess
 from collections.abc import Callable, Iterator
@@ -176,8 +177,14 @@ def remove_tree(path: Path) -> bool:
 
 
 def _remove(path: Path) -> None:
-    """Remove by rm, which has no limit of depth: Python 3.11 removes and walks recursively."""
-    subprocess.run(["rm", "-rf", "--", path], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
+    """Remove what can be removed. Python 3.11 does it recursively; rm has no limit of depth."""
+    if path.is_symlink():
+        path.unlink()
+    with contextlib.suppress(RecursionError):
+        shutil.rmtree(path, ignore_errors=True)
+        return
+    with contextlib.suppress(OSError):
+        subprocess.run(["rm", "-rf", "--", path], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
 
 
 def _files(path: Path) -> Iterator[os.DirEntry[str]]:
