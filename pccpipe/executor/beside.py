@@ -32,7 +32,7 @@ def run_beside(
     `end_before` returns the outcome of a job that has no turn any more; `skip` ends one whose needs did not pass.
     """
 
-    needs = Needs(context, [step for step, _ in jobs])
+    needs = Needs(context, [step for step, _ in jobs], position)
 
     def start(index: int) -> Callable[[], StepOutcome]:
         step, run = jobs[index]

@@ -10,8 +10,7 @@ from pccpipe.executor.context import RunContext, StepOutcome, WalkPosition
 from pccpipe.executor.input_request import InputState
 from pccpipe.executor.replay import Turn
 from pccpipe.executor.scope import StepView
-from pccpipe.executor.stopping import run_stops, stops_anyway
-from pccpipe.executor.turn_end import PASSING, continues_after, goes_on
+from pccpipe.executor.turn_end import PASSING, continues_after, stops_run
 from pccpipe.outcome import Outcome
 from pccpipe.record.events import GroupAlwaysStarted, StepEnded
 from pccpipe.spec.model import Step
@@ -41,7 +40,7 @@ def run_group_always(
 
     A group that the run stops in, or waits in, has not ended: a resume continues it.
     """
-    if not step.always or ended.input is InputState.WANTED or _continues(context, step, position, ended):
+    if not step.always or ended.input is InputState.WANTED or stops_run(context, step, position, ended):
         return ended
     path = position.path_of(step.id)
     is_over = bool(turn.ended or position.over or (context.replay.always and not position.always))
@@ -61,10 +60,3 @@ def run_group_always(
         if failed and ended.outcome is Outcome.SUCCEEDED:
             ended = replace(of_step, message=f"{each.id} (always): {of_step.message}", result=None, result_path=None)
     return ended
-
-
-def _continues(context: RunContext, step: Step, position: WalkPosition, ended: StepOutcome) -> bool:
-    """Say whether the run stops with this end of a group, and a resume continues the group."""
-    if position.always or not run_stops(context, ended) or goes_on(context, step, ended):
-        return False
-    return stops_anyway(context, ended) or not position.tolerated

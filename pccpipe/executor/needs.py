@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
 
-from pccpipe.executor.context import RunContext, StepOutcome
+from pccpipe.executor.context import RunContext, StepOutcome, WalkPosition
 from pccpipe.executor.input_request import InputState
-from pccpipe.executor.turn_end import goes_on
+from pccpipe.executor.turn_end import goes_on, stops_run
 from pccpipe.outcome import Outcome
 from pccpipe.spec import jinja
 from pccpipe.spec.model import Step
@@ -21,14 +21,16 @@ _ENDS = frozenset({"outcome", "succeeded", "failed", "exit_code"})
 class Needs:
     """The needs of the steps of a group, and the ends so far. One thread uses it."""
 
-    def __init__(self, context: RunContext, steps: Sequence[Step]) -> None:
+    def __init__(self, context: RunContext, steps: Sequence[Step], position: WalkPosition) -> None:
         self._context = context
         self._steps = steps
+        self._position = position
         self._index = {step.id: index for index, step in enumerate(steps)}
         self._left = [len(step.needs) for step in steps]
         self._after: list[list[int]] = [[] for _ in steps]
         self._causes: dict[int, set[str]] = {}
         """The steps that did not pass, and that each step depends on."""
+        self._held: set[int] = set()
         self.ends: list[StepOutcome | None] = [None] * len(steps)
         for index, step in enumerate(steps):
             for need in step.needs:
@@ -53,9 +55,17 @@ class Needs:
         return ready
 
     def held(self, index: int) -> StepOutcome | None:
-        """Return the end of a needed step that waits for a person or a model: this step waits too."""
-        ends = (self.ends[self._index[need]] for need in self._steps[index].needs)
-        return next((ended for ended in ends if ended and ended.input is not InputState.NONE), None)
+        """Return the end of a needed step that a resume continues: this step has its turn after that."""
+        for need in self._steps[index].needs:
+            other = self._index[need]
+            ended = self.ends[other]
+            if ended and (other in self._held or self._goes_on_later(self._steps[other], ended)):
+                self._held.add(index)
+                return ended
+        return None
+
+    def _goes_on_later(self, step: Step, ended: StepOutcome) -> bool:
+        return ended.input is not InputState.NONE or stops_run(self._context, step, self._position, ended)
 
     def missing(self, index: int) -> list[str]:
         """Return the steps that did not pass and because of which a step must not start; empty: it has its turn.

@@ -12,7 +12,7 @@ from pccpipe.executor.context import LeftOpen, LegEnd, RunContext, StepOutcome, 
 from pccpipe.executor.input_request import InputState, requested_input, unmarked_request
 from pccpipe.executor.replay import Turn
 from pccpipe.executor.scope import StepView
-from pccpipe.executor.stopping import stops_anyway
+from pccpipe.executor.stopping import run_stops, stops_anyway
 from pccpipe.outcome import Outcome
 from pccpipe.record.events import CommandEnded, CommandStarted, InputAsked, StepEnded, Warned
 from pccpipe.record.logs import tail
@@ -33,6 +33,13 @@ def continues_after(step: Step, ended: StepOutcome) -> bool:
     """Say whether `continue_on_error` of the step holds for this end of it."""
     codes = step.continue_exit_codes
     return step.continue_on_error and (not codes or ended.failed_with(codes))
+
+
+def stops_run(context: RunContext, step: Step, position: WalkPosition, ended: StepOutcome) -> bool:
+    """Say whether the run stops with this end of a step, so that a resume continues the step."""
+    if position.always or not run_stops(context, ended) or goes_on(context, step, ended):
+        return False
+    return stops_anyway(context, ended) or not position.tolerated
 
 
 def end_turn(

@@ -7,9 +7,11 @@ import time
 
 import pytest
 
+from pccpipe.errors import Unavailable
 from pccpipe.executor.replay import Replay
-from pccpipe.outcome import Outcome
-from pccpipe.record.events import CommandStarted
+from pccpipe.outcome import Outcome, Reason
+from pccpipe.record.events import CommandStarted, StepEnded
+from pccpipe.record.run_events import RunStopped
 from pccpipe.target import Command, Exit
 from pccpipe.targets.dummy import Play
 from tests.executor.rehearsal import Notes, Stage
@@ -105,3 +107,27 @@ def test_a_long_chain_of_needs_runs_in_order(stage: Stage) -> None:
     chain = ", ".join(f"{{id: s{n}, needs: [s{n + 1}], run: x}}" for n in range(400))
     played = stage.play(f"steps: [{{id: g, parallel: [{chain}, {{id: s400, run: x}}]}}]")
     assert [event.step for event in played.notes.of(CommandStarted)] == [f"g.s{n}" for n in range(400, -1, -1)]
+
+
+def test_a_need_that_stops_the_run_leaves_the_steps_that_need_it_to_the_resume(stage: Stage) -> None:
+    text = """
+        steps:
+          - id: g
+            parallel:
+              - {id: a, run: x, on: vm}
+              - {id: b, run: x, on: vm, needs: [a], continue_on_error: true}
+              - {id: c, run: x, on: vm, needs: [b]}
+              - {id: handler, run: x, on: vm, needs: [a], if: steps.a.failed}
+    """
+    away = [Unavailable(Reason.PROCESSES_LEFT, "no place for it")]
+    stage.script = lambda command: Play(unavailable=away[0] if away and command.step == "a" else None)
+    stage.had_vm = True
+    first = stage.play(text)
+    assert isinstance(first.ending, RunStopped)
+    assert [step for step, _ in first.ends] == ["g.a", "g"]
+    away.clear()
+    happenings = [began(), *first.notes.happenings, first.ending]
+    resumed = stage.play(text, Notes(), first.targets, Replay(stamped(happenings, time.time(), 0.001)))
+    ends = {end.step: end.outcome.value for end in resumed.notes.of(StepEnded)}
+    passed = {"g.a": "succeeded", "g.b": "succeeded", "g.c": "succeeded", "g.handler": "skipped", "g": "succeeded"}
+    assert ends == passed
