@@ -22,6 +22,7 @@ from pccpipe.executor.turn import Turn as Turn
 from pccpipe.outcome import Code, Outcome, Place
 from pccpipe.record.agent_events import AgentChanged, ModelLimited, ModelUsed, RepairAsked, SessionKept, StepWaiting
 from pccpipe.record.events import (
+    SERVICES,
     ActionDone,
     BackgroundReady,
     CommandEnded,
@@ -164,6 +165,8 @@ class Replay:
                 self._open(may.step).recorded.append(may)
             case RunQueued() | ActionDone(action="upload", facts={"method": "tar"}):
                 self.used.add(Place.VM)
+            case TargetUnavailable(step=step, attempt=attempt) if attempt == SERVICES:
+                self._services_away(step)
             case RoundStarted() | StepRetrying() as again:
                 self._continue_group(again.step)
                 self._open(again.step).recorded.append(again)
@@ -219,6 +222,13 @@ class Replay:
                 services[what.service].ended = True
             case _:
                 assert_never(what)
+
+    def _services_away(self, step: str) -> None:
+        """Give a turn whose services never began its whole time again."""
+        turn, inside = self._open(step), (f"{step}.", f"{step}[")
+        has_begun = len(turn.recorded) > 1 or turn.services or any(path.startswith(inside) for path in self._turns)
+        if not has_begun:
+            turn.began_at = None
 
     def _apply_input(self, what: InputAsked | InputGiven) -> None:
         turn = self._turns[what.step][-1]

@@ -21,7 +21,7 @@ from pccpipe.executor.scope import ServiceView
 from pccpipe.executor.waiting import Wait, wait_for_place
 from pccpipe.layout import LOGS
 from pccpipe.outcome import Code, Outcome, Place
-from pccpipe.record.events import ServiceEnded, ServiceReady, ServiceStarted, TargetUnavailable, Warned
+from pccpipe.record.events import SERVICES, ServiceEnded, ServiceReady, ServiceStarted, TargetUnavailable, Warned
 from pccpipe.record.logs import CommandLog
 from pccpipe.record.step_path import file_name
 from pccpipe.service import NotReady, ReadyCheck, RunningService, ServiceCommand, ServiceOwner
@@ -39,16 +39,20 @@ def with_services(
     position: WalkPosition,
     step: Step,
     turn: Turn,
-    body: Callable[[WalkPosition], StepOutcome],
+    body: Callable[[WalkPosition, StepOutcome | None], StepOutcome],
 ) -> StepOutcome:
-    """Do the body of a step or group with its services beside it; without any, just do it."""
+    """Do the body of a step or group with its services beside it; without any, just do it.
+
+    The body gets the outcome that forbids it, if its services cannot be used: the `always:` of a group still runs.
+    """
     if not step.services:
-        return body(position)
+        return body(position, None)
     owned = OwnedServices(context, position, step, turn)
     if turn.ended:
-        return body(position)  # a replay: nothing begins any more
+        return body(position, None)  # a replay: nothing begins any more
     try:
-        ended = owned.begin() or body(owned.position)
+        refused = owned.begin()
+        ended = body(owned.position, refused)
     except (LeftOpen, RecordFull):
         owned.leave()
         raise
@@ -133,7 +137,7 @@ class OwnedServices:
             if fenced := self._context.targets.fenced:
                 raise LeftOpen(fenced) from error
             words = f"its services: {error.words}"
-            gone = TargetUnavailable(self._path, 1, Place.CONTAINER, error.reason, words, error.hint)
+            gone = TargetUnavailable(self._path, SERVICES, Place.CONTAINER, error.reason, words, error.hint)
             self._context.journal.append(gone)
             if self._context.cancel.requested:
                 return StepOutcome(Outcome.CANCELLED, message=f"cancelled; {error.words}")

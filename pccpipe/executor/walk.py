@@ -29,7 +29,7 @@ from pccpipe.executor.retry import with_retries
 from pccpipe.executor.rounds import run_rounds
 from pccpipe.executor.services import with_services
 from pccpipe.executor.step import run_step
-from pccpipe.executor.turn_end import PASSING, end_turn, goes_on, replayed_end
+from pccpipe.executor.turn_end import PASSING, end_turn, goes_on, replayed_end, stops_run
 from pccpipe.outcome import Outcome, Place
 from pccpipe.record.events import StepRetrying, StepStarted
 from pccpipe.spec.matrix import Matrix, labels
@@ -133,15 +133,18 @@ class Walk(Struct, frozen=True):
             timeout = round(position.deadline.left, 1)
         started = StepStarted(path, kind, asked, step.name, position.always, timeout, background=is_background(step))
         self.context.record_once(turn, started)
-        ended = with_services(self.context, position, step, turn, lambda inside: self._body(step, inside, turn))
+        ended = with_services(self.context, position, step, turn, functools.partial(self._body, step, turn))
         # A `repeat` with `until` says itself whether it ran out of rounds: a failed step inside has its own status.
         has_goal = isinstance(body, Repeat) and body.until is not None
         if step.fails_as and ended.outcome not in PASSING and not has_goal:
             ended = replace(ended, fails_as=step.fails_as)
         return ended
 
-    def _body(self, step: Step, position: WalkPosition, turn: Turn) -> StepOutcome:
+    def _body(self, step: Step, turn: Turn, position: WalkPosition, refused: StepOutcome | None) -> StepOutcome:
+        """Run a step's body; `refused` is its end if its services cannot be used."""
         body = step.body
+        if refused and (not _has_inner(step) or stops_run(self.context, step, position, refused)):
+            return refused
         match body:
             case Run():
                 ended = run_step(self.context, position, step, body.in_leg(position.scope.names), turn)
@@ -149,22 +152,31 @@ class Walk(Struct, frozen=True):
                 # A resume repeats an action as a whole, with the same result.
                 ended = run_action(self.context, position, step, body)
             case Repeat() | Parallel() | Group():
-                ended = self._group(step, body, position, turn)
+                ended = self._group(step, body, position, turn, refused)
             case _:
                 assert_never(body)
         return ended
 
-    def _group(self, step: Step, body: Repeat | Parallel | Group, position: WalkPosition, turn: Turn) -> StepOutcome:
+    def _group(
+        self,
+        step: Step,
+        body: Repeat | Parallel | Group,
+        position: WalkPosition,
+        turn: Turn,
+        refused: StepOutcome | None,
+    ) -> StepOutcome:
         """Run a group's steps, and again as its `retry:` says; then its own `always:`."""
-        path, retry, over = position.path_of(step.id), step.retry, recorded_end(turn)
+        path, retry, over = position.path_of(step.id), step.retry, recorded_end(turn) or refused
         inside = replace(position, tolerated=position.tolerated or step.continue_on_error)
         if over:
             inside = replace(inside, over=over)
             retry = replace(retry, attempts=1 + len(turn.all_of(StepRetrying)))
         try:
-            ended = with_retries(
-                self.context, inside, path, retry, lambda _: self._once(step, body, inside, turn), turn
-            )
+            if refused and turn.began_at is None:
+                ended = refused
+            else:
+                once = lambda _: self._once(step, body, inside, turn)  # noqa: E731
+                ended = with_retries(self.context, inside, path, retry, once, turn)
         except PccpipeError as error:
             ended = StepOutcome(Outcome.FAILED, message=str(error))
         if over and ended.outcome is not over.outcome:

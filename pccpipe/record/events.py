@@ -183,11 +183,16 @@ class BackgroundReady(EventKind, frozen=True):
     """The time that its check took."""
 
 
+SERVICES = 0
+"""The attempt of a `TargetUnavailable` of a step's services: it says nothing about the step's own attempts."""
+
+
 class TargetUnavailable(EventKind, frozen=True):
     """A place was unavailable; nothing began there."""
 
     step: str
     attempt: int
+    """0: of the services beside the step."""
     asked: Place
     reason: Reason
     words: str

@@ -247,7 +247,7 @@ class RunState(Struct):
                 attempt.repairs.append(what.message)
                 attempt.ended = None
             case TargetUnavailable():
-                self.step(what.step).attempt(what.attempt).unavailable = what
+                self.step(what.step).attempt(what.attempt or 1).unavailable = what
             case StepDowngraded():
                 self.downgraded = True
                 self.downgrades.append(what)

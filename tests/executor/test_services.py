@@ -8,10 +8,12 @@ import pytest
 
 from pccpipe.errors import Unavailable
 from pccpipe.executor.replay import Replay
-from pccpipe.outcome import Code, Outcome, Reason
+from pccpipe.outcome import Code, Outcome, Place, Reason
 from pccpipe.record.events import (
+    SERVICES,
     CommandStarted,
     Happening,
+    MayHaveBegun,
     ServiceEnded,
     ServiceReady,
     ServiceStarted,
@@ -19,8 +21,8 @@ from pccpipe.record.events import (
     TargetUnavailable,
     Warned,
 )
-from pccpipe.service import NotReady
-from pccpipe.target import Exit
+from pccpipe.service import NotReady, RunningService, ServiceCommand
+from pccpipe.target import Exit, Token
 from pccpipe.targets.dummy import Play
 from pccpipe.targets.dummy_services import DummyServices, ServicePlay
 from tests.executor.rehearsal import Notes, Played, Stage
@@ -199,3 +201,54 @@ def test_a_container_step_beside_the_services_of_two_groups_says_what_to_do(stag
     played = stage.play(GROUP.replace("{id: two, container: box, run:", inner))
     assert "put them all on the outer group" in played.end_of("tests[1].two").message
     assert not services(played).left
+
+
+IN_GROUP = """
+    steps:
+      - id: g
+        services: {db: {image: x}}
+        steps: [{id: a, run: x, on: vm}]
+        always: [{id: s, run: x}]
+"""
+
+
+def test_the_always_of_a_group_runs_also_if_its_services_cannot_be_used(stage: Stage) -> None:
+    stage.services = lambda service: ServicePlay(not_ready=NotReady("it ended with exit code 1"))
+    played = stage.play(IN_GROUP)
+    assert played.ends == [("g.s", "succeeded"), ("g", "failed")]
+    assert played.end_of("g").code is Code.NOT_READY
+
+
+def test_a_cancel_while_a_resumed_run_looks_for_services_ends_the_step_inside_and_runs_always(stage: Stage) -> None:
+    notes, targets = Notes(), stage.targets()
+    stage.play(IN_GROUP, notes, targets)
+    begun = next(n for n, what in enumerate(notes.happenings, 1) if isinstance(what, CommandStarted))
+    stage.script = lambda command: Play(lasts=60 if command.step == "a" else 0)
+    resumed_targets = stage.targets()
+    resumed_targets[Place.VM].commands += targets[Place.VM].commands
+
+    def attach(token: Token, service: ServiceCommand) -> RunningService:
+        stage.cancel.request()
+        time.sleep(0.2)
+        raise Unavailable(Reason.ENGINE_STOPPED, "away")
+
+    resumed_targets.services.attach = attach  # type: ignore[method-assign]
+    killed = [began(), *notes.happenings[:begun]]
+    resumed = stage.play(IN_GROUP, Notes(), resumed_targets, Replay(stamped(killed, time.time(), 0.001)))
+    assert resumed.ends == [("g.a", "cancelled"), ("g.s", "succeeded"), ("g", "cancelled")]
+
+
+def test_services_that_were_unavailable_say_nothing_about_the_place_of_their_step(stage: Stage) -> None:
+    """Neither that its agent did not begin, nor that it may fall back."""
+    text = """
+        containers: {box: {image: alpine}}
+        steps: [{id: a, container: box, fallback: {on: local}, run: x, services: {db: {image: x}}}]
+    """
+    whole = stage.play(text)
+    away = TargetUnavailable("a", SERVICES, Place.CONTAINER, Reason.ENGINE_STOPPED, "its services: away")
+    may = next(n for n, what in enumerate(whole.notes.happenings, 1) if isinstance(what, MayHaveBegun))
+    exposed = Replay(stamped([began(), *whole.notes.happenings[:may], away], time.time(), 0.001)).exposure
+    assert exposed.is_exposed
+    killed = [began(), whole.notes.happenings[0], away]
+    resumed = stage.play(text, Notes(), stage.targets(), Replay(stamped(killed, time.time(), 0.001)))
+    assert resumed.order == ["a@container"]
