@@ -146,7 +146,7 @@ class _Planner(Struct):
                 yield from self._step(step, path, at)
 
     def _matrix(self, step: Step, matrix: Matrix, path: str, at: _At) -> Iterator[PlannedStep]:
-        at_once, inside = _at_once(step.matrix_parallel), at.inside(path)
+        at_once, inside = _at_once(step.matrix_parallel, fail_fast=step.fail_fast), at.inside(path)
         legs = self._legs(matrix, path, at)
         if legs is None:
             yield self._group(step, "matrix", f"{described(matrix)}; {at_once}", path, at)
@@ -185,7 +185,7 @@ class _Planner(Struct):
                 yield self._group(step, "repeat", f"at most {rounds} rounds{until}", path, at)
                 yield from self.steps(body.steps, at.inside(path))
             case Parallel():
-                yield self._group(step, "parallel", _at_once(body.max_parallel), path, at)
+                yield self._group(step, "parallel", _at_once(body.max_parallel, fail_fast=body.fail_fast), path, at)
                 yield from self.steps(body.steps, at.inside(path))
             case Group():
                 yield self._group(step, "group", "", path, at)
@@ -331,8 +331,9 @@ def _can_be_known(source: str, at: _At) -> bool:
     return all(chain[0] in at.names and (chain[0] != "run" or chain[1:] == ("isolation_mode",)) for chain in chains)
 
 
-def _at_once(count: int) -> str:
-    return "one after another" if count == 1 else f"at most {count} at once"
+def _at_once(count: int, *, fail_fast: bool) -> str:
+    words = "one after another" if count == 1 else f"at most {count} at once"
+    return f"{words}, until one fails" if fail_fast else words
 
 
 def _read_secrets(pipeline: Pipeline, environ: Mapping[str, str]) -> tuple[list[str], list[str]]:

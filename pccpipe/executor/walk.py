@@ -199,8 +199,13 @@ class Walk(Struct, frozen=True):
 
     def _parallel(self, body: Parallel, position: WalkPosition, path: str) -> StepOutcome:
         inside = position.inside(path)
-        jobs = [(step, lambda step=step: self.step(step, inside)) for step in body.steps]
-        return run_beside(self.context, jobs, inside, body.max_parallel, self._end_before, self._skip)
+        jobs: list[Job] = [
+            (step, lambda context, step=step: Walk(context).step(step, inside))  # type: ignore[misc]
+            for step in body.steps
+        ]
+        return run_beside(
+            self.context, jobs, inside, body.max_parallel, self._end_before, self._skip, fail_fast=body.fail_fast
+        )
 
     def _skip(self, step: Step, position: WalkPosition, why: str) -> StepOutcome:
         turn = self.context.replay.next_turn(position.path_of(step.id))
@@ -217,9 +222,9 @@ class Walk(Struct, frozen=True):
         position = replace(position, forged=forged, over=recorded_end(turn) or position.over)
         ends: list[StepOutcome | None] = [None] * len(legs)
 
-        def run(index: int, leg: Step, inside: WalkPosition) -> StepOutcome:
+        def run(index: int, leg: Step, inside: WalkPosition, context: RunContext) -> StepOutcome:
             ended = in_own_workspace(
-                self.context,
+                context,
                 leg,
                 inside,
                 lambda context: self._until_answered(position, lambda: Walk(context)._leg_turn(leg, inside)),
@@ -232,7 +237,9 @@ class Walk(Struct, frozen=True):
         for index, inside in enumerate(leg_positions(position, legs)):
             leg = leg_step(self.context, step, legs[index], names[index], inside)
             jobs.append((leg, functools.partial(run, index, leg, inside)))
-        ended = run_beside(self.context, jobs, position, step.matrix_parallel, self._end_before)
+        ended = run_beside(
+            self.context, jobs, position, step.matrix_parallel, self._end_before, self._skip, fail_fast=step.fail_fast
+        )
         return with_legs(ended, legs, ends)
 
     def _leg_turn(self, leg: Step, inside: WalkPosition) -> StepOutcome:

@@ -206,6 +206,7 @@ class _PipelineBuilder:
             fails_as=cast("str | None", data.get("fails_as")),
             matrix=build_matrix(self._source, (*path, "matrix"), data["matrix"]) if "matrix" in data else None,
             matrix_parallel=whole(data.get("max_parallel", 1)) if "matrix" in data else 1,
+            fail_fast=data.get("fail_fast") is True and "matrix" in data,
             services=build_services(self._source, (*path, "services"), data.get("services")),
             own_workspace=data.get("workspace") == "own",
             always=self._steps((*path, "always"), data.get("always")),
@@ -242,7 +243,8 @@ class _PipelineBuilder:
                 return Group(self._steps((*path, "steps"), steps))
             case _:
                 at_once = whole(data.get("max_parallel", MOST_AT_ONCE)) if "matrix" not in data else MOST_AT_ONCE
-                return Parallel(self._steps((*path, "parallel"), data["parallel"]), at_once)
+                fail_fast = data.get("fail_fast") is True and "matrix" not in data
+                return Parallel(self._steps((*path, "parallel"), data["parallel"]), at_once, fail_fast)
 
     def _agent(self, name: str, spec: Map) -> Agent:
         return Agent(

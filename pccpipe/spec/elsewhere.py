@@ -15,7 +15,7 @@ PAGE = "docs/coming-from.md"
 
 _IN_ORDER = "steps run in order; inside `parallel:` a step can name others in `needs:`"
 NO_CACHE = "there are no caches: a VM, and an image, keep what is installed on them"
-_FAIL_FAST = "leave it out: all steps and legs run, also after one has failed"
+_FAIL_FAST = "write `fail_fast: true` in the step, next to `matrix:`; without it, all legs run"
 _NO_TRIGGERS = "there are no triggers: a run begins with `pccpipe run`"
 _ON_FAILURE = "put a step with `if: run.outcome == 'failed'` under `always:`"
 _HANDLERS = "put steps under `always:`; those for failures with `if: run.outcome == 'failed'`"
@@ -99,7 +99,6 @@ _STEP: Mapping[str, Hint] = {
         else "declare a container under `containers:`, and name it in `container:`"
     ),
     "fail-fast": _FAIL_FAST,
-    "fail_fast": _FAIL_FAST,
     "interruptible": "`pccpipe cancel` ends any run",
     "only": "write a condition as `if: EXPRESSION`, such as `if: inputs.deploy`",
     "outputs": RESULT,

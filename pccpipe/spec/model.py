@@ -275,6 +275,8 @@ class Parallel(Struct, frozen=True):
 
     steps: tuple[Step, ...]
     max_parallel: int
+    fail_fast: bool = False
+    """The first failure cancels the other steps."""
 
 
 class Group(Struct, frozen=True):
@@ -304,6 +306,8 @@ class Step(Struct, frozen=True):
     """The run's status when this step's failure ends the run; None: the outcome."""
     matrix: Matrix | None = None
     matrix_parallel: int = 1
+    fail_fast: bool = False
+    """Of a matrix: the first failure of a leg cancels the others."""
     services: Mapping[str, Service] = field(default_factory=dict)
     """The containers that live beside it, by name; each leg of a matrix has its own."""
     own_workspace: bool = False

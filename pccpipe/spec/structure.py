@@ -121,6 +121,9 @@ def _none_of(error: ValidationError, path: KeyPath, source: Source) -> Iterator[
     elif "max_parallel" in instance:
         message = "`max_parallel` needs a `matrix:` or a `parallel:`"
         yield _problem(source, (*path, "max_parallel"), message, "it limits how many of them run at once", at_key=True)
+    elif "fail_fast" in instance:
+        message = "`fail_fast` needs a `matrix:` or a `parallel:`"
+        yield _problem(source, (*path, "fail_fast"), message, "steps in order stop at the first failure", at_key=True)
     elif "image" in wanted:
         message = f"{_thing(path)} needs an `image:`, or `extends:` with another container's name"
         yield _problem(source, path, message, "such as `image: pcc-runner:latest`", at_key=True)

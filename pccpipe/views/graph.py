@@ -151,7 +151,11 @@ def _node(step: Step) -> Card | Box:
             own = (f"repeat, at most {_value(body.max)} rounds", *map(harmless_line, until))
             return Box(step.id, Flow.REPEAT, (*own, *rules), inner, bool(step.matrix), always=always)
         case Parallel():
-            own = ("side by side", f"at most {body.max_parallel} at once")
+            own = (
+                "side by side",
+                f"at most {body.max_parallel} at once",
+                *(["until one fails"] if body.fail_fast else []),
+            )
             needs = _needs(body.steps)
             return Box(step.id, Flow.PARALLEL, (*own, *rules), inner, bool(step.matrix), needs, always)
         case Group():

@@ -22,7 +22,7 @@ PAGES = sorted({ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").g
 ENGLISH = """
 above accepted added adds after allow allowed answering as asked at bad before begun busy by cached cancelling change
 changed changes closed consented continue copied copies create creep day days denied description do done dropped empty
-end ended error estimated every exceeded exclude expect exposed extends external facts fail failed fails failure
+end ended error estimated every exceeded exclude expect exposed extends external facts fail fast failed fails failure
 folders format from given grace had hand hang have hidden hide hosted identity if ignored in include incompatible kind
 known large last left lines maps match max maximum may message messages minimum missing more name needed new no
 nonsense not notes number of on only options out outside passed per piece queued raises rationale read refused remove
