@@ -163,6 +163,12 @@ MATRIX_TEXT = Limit(
     Unit.COUNT,
     "Characters of names and values that come from a result or an input; the record keeps them.",
 )
+MATRIX_WORK = Limit(
+    "the work on a matrix: its combinations times all names in it",
+    1_000_000,
+    Unit.COUNT,
+    "Each combination has all names, and is compared with all entries of `exclude` and `include`.",
+)
 MODEL_EVENTS = Limit(
     "the events of one step that each count a call of a model",
     1000,

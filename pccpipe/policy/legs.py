@@ -10,7 +10,7 @@ from pccpipe import limits
 from pccpipe.errors import PccpipeError
 from pccpipe.spec.absent import NoResult
 from pccpipe.spec.build_matrix import build_matrix, is_sound
-from pccpipe.spec.check_matrix import count
+from pccpipe.spec.check_matrix import count, is_too_much
 from pccpipe.spec.containers import extended
 from pccpipe.spec.data import mapping
 from pccpipe.spec.expression import Template
@@ -44,7 +44,7 @@ class KnownLegs:
         """Return the legs in which a step runs; None if the run itself gives some of their values."""
         found: list[LegNames] = [{}]
         for data, matrix in self._matrices(path):
-            legs = self._legs(matrix) if count(data) <= limits.STEPS.most else None
+            legs = None if count(data) > limits.STEPS.most or is_too_much(data) else self._legs(matrix)
             if legs is None or len(found) * len(legs) > self._left:
                 return None
             missing = {name: NoResult() for leg in legs for name in leg}

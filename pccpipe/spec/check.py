@@ -13,7 +13,7 @@ from pccpipe import limits
 from pccpipe.spec.bounds import bounded_work
 from pccpipe.spec.budget import check_budget, check_counted
 from pccpipe.spec.check_agent import AgentChecker
-from pccpipe.spec.check_matrix import MatrixChecker, count
+from pccpipe.spec.check_matrix import MatrixChecker, count, is_too_much
 from pccpipe.spec.check_needs import needed
 from pccpipe.spec.check_retry import check_retry
 from pccpipe.spec.check_run import RunChecker
@@ -117,13 +117,14 @@ class _Checker:
         WorkspaceChecker(self.values).check(self.data)
 
     def _written_out(self) -> None:
-        """Count the steps with each matrix expanded, and report the first matrix that makes too many."""
+        """Count the steps with each matrix expanded, and report the first matrix that makes too many, or much work."""
         total = 0
         for key in ("steps", "always"):
             for index, step in enumerate(items(self.data.get(key))):
                 total += _legs(mapping(step))
-                if total > limits.STEPS.most:
-                    self.values.say((key, index, "matrix"), limits.STEPS.exceeded(), at_key=True)
+                limit = limits.STEPS if total > limits.STEPS.most else limits.MATRIX_WORK
+                if limit is limits.STEPS or any(map(is_too_much, _matrices(mapping(step)))):
+                    self.values.say((key, index, "matrix"), limit.exceeded(), at_key=True)
                     raise TooManyProblems
 
     def _unique(self, path: KeyPath, step: Mapping[str, Json]) -> None:
@@ -271,6 +272,15 @@ def _ids(steps: Json) -> Iterator[str]:
 
 def _legs(step: Mapping[str, Json]) -> int:
     """Count a step and its inner steps, with each matrix expanded."""
-    legs = count(step.get("matrix"))
-    inner = (*items(step.get("steps")), *items(step.get("parallel")), *items(step.get("always")))
-    return legs * (1 + sum(_legs(mapping(each)) for each in inner))
+    return count(step.get("matrix")) * (1 + sum(map(_legs, _inner(step))))
+
+
+def _matrices(step: Mapping[str, Json]) -> Iterator[Json]:
+    """Yield the matrix of a step, and of each step inside of it."""
+    yield step.get("matrix")
+    for each in _inner(step):
+        yield from _matrices(each)
+
+
+def _inner(step: Mapping[str, Json]) -> list[Mapping[str, Json]]:
+    return [mapping(each) for key in ("steps", "parallel", "always") for each in items(step.get(key))]

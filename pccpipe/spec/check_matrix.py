@@ -8,13 +8,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from msgspec.structs import replace
 
+from pccpipe import limits
 from pccpipe.errors import PccpipeError
 from pccpipe.spec.absent import NoResult
 from pccpipe.spec.build_matrix import build_matrix, is_sound
 from pccpipe.spec.containers import extended, settings
 from pccpipe.spec.data import items, mapping
 from pccpipe.spec.expression import Template
-from pccpipe.spec.matrix import PARTS, Leg, Matrix, Scalar, duplicates, text_of
+from pccpipe.spec.matrix import PARTS, Leg, Matrix, Scalar, duplicates, text_of, work
 from pccpipe.spec.names import ANY_NAME, MatrixNames, Visible
 from pccpipe.spec.position import KeyPath
 from pccpipe.spec.problem import did_you_mean
@@ -179,6 +180,13 @@ def count(data: Json) -> int:
     for name, values in data.items():
         product *= len(items(values)) if name not in PARTS else 1
     return product + len(items(data.get("include")))
+
+
+def is_too_much(data: Json) -> bool:
+    """Say whether it takes too much work to put the legs of a matrix of plain data together."""
+    values = {name: items(given) or [None] for name, given in mapping(data).items() if name not in PARTS}
+    entries = [map(mapping, items(mapping(data).get(part))) for part in PARTS]
+    return work(values, *entries) > limits.MATRIX_WORK.most
 
 
 def missing_name(text: str, visible: Visible) -> str | None:

@@ -11,7 +11,7 @@ import hashlib
 import itertools
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from typing import TypeAlias
 
 from msgspec import Struct, field
@@ -67,6 +67,13 @@ class Matrix(Struct, frozen=True):
         if self.expressions:
             return _Given(self.expressions[0]).combined(ordered, include, exclude)
         return combined(ordered, include, exclude)
+
+
+def work(values: Mapping[str, Sequence[object]], *entries: Iterable[Sized]) -> int:
+    """Return how many names and values `combined` puts together or compares."""
+    return math.prod(map(len, values.values())) * (
+        len(values) + sum(1 + len(entry) for part in entries for entry in part)
+    )
 
 
 def combined(values: Mapping[str, Sequence[Scalar]], include: Sequence[Leg], exclude: Sequence[Leg]) -> tuple[Leg, ...]:
@@ -189,6 +196,8 @@ class _Given(Struct, frozen=True):
         # Before they are combined: ten lists of ten values make ten thousand million.
         if math.prod(map(len, values.values())) > limits.STEPS.most or max(len(include), len(exclude)) > most:
             raise self._wrong(limits.MATRIX_LEGS.exceeded())
+        if work(values, include, exclude) > limits.MATRIX_WORK.most:
+            raise self._wrong(limits.MATRIX_WORK.exceeded())
         parts = [({name: value} for value in given) for name, given in values.items()]
         self._check_text(leg for each in (*parts, include) for leg in each)
         legs = combined(values, include, exclude)

@@ -101,6 +101,8 @@ def test_a_result_gives_a_mapping_as_in_the_file_or_a_list_of_legs() -> None:
         ({"node": list(range(257))}, "the number of a matrix's legs exceeds the limit of 256"),
         ({name: list(range(10)) for name in "abcdefghijklmnopqrst"}, "the number of a matrix's legs exceeds"),
         ({"a": list(range(17)), "b": list(range(17))}, "the number of a matrix's legs exceeds"),
+        ({"a": [1, 2] * 32, "b": [1, 2] * 50} | {f"k{i}": [1] for i in range(400)}, "the work on a matrix"),
+        ({"a": [1, 2] * 999, "include": [{f"k{i}": 1} for i in range(256)], "exclude": [{"a": 3}]}, "the work on a"),
         ({"a": ["x" * 100_001]}, "the text of a matrix's legs exceeds the limit of 100,000"),
         ({"a": ["x" * 9000, "y" * 9000], "b": list(range(100))}, "the text of a matrix's legs exceeds"),
     ],
@@ -216,3 +218,11 @@ def test_the_choices_of_a_list_are_those_of_each_value(tmp_path: Path) -> None:
         resolve_inputs(pipeline, {"v": "18,22"})
     with pytest.raises(SpecError, match="the default of the input `v` may have"):
         load_text(INPUTS % ", enum: [18], default: [19]", tmp_path)
+
+
+def test_a_written_matrix_may_not_take_more_work_than_one_of_a_stranger(tmp_path: Path) -> None:
+    values = ", ".join(f"{name}: [1, 2, 3, 4, 5, 6, 7, 8]" for name in "abcd")
+    further = ", ".join(f"{{a: 9, k{number}: 1}}" for number in range(200))
+    with pytest.raises(SpecError) as raised:
+        legs_of(f"{{{values}, include: [{further}]}}", tmp_path)
+    assert "the work on a matrix: its combinations times all names in it exceeds" in str(raised.value)
