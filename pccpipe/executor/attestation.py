@@ -18,6 +18,7 @@ from pccpipe.spec.expression import Expression, Template
 from pccpipe.spec.matrix import Matrix
 from pccpipe.spec.model import Pipeline, Run, Step
 from pccpipe.spec.secret import Via
+from pccpipe.spec.services import Service
 from pccpipe.workspace.base import Side
 
 
@@ -73,6 +74,19 @@ def unattested_matrix(scope: Scope, matrix: Matrix) -> tuple[str, ...]:
     return tuple(id_ for each in matrix.expressions for id_ in unattested_condition(scope, each))
 
 
+def unattested_services(scope: Scope, services: Iterable[Service]) -> tuple[str, ...]:
+    """Return the ids whose results the services beside a step or group get, on which its commands depend."""
+    return _unattested(scope, (chain for each in services for chain in _in_texts(_templates_of(each))))
+
+
+def _templates_of(service: Service) -> Iterator[Template]:
+    yield service.image
+    yield from service.env.values()
+    yield from service.command or ()
+    if service.ready:
+        yield service.ready.run
+
+
 def _unattested(scope: Scope, chains: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
     ids = dict.fromkeys(chain[1] for chain in chains if chain[0] == "steps" and len(chain) > 1)
     return tuple(id_ for id_ in ids if (view := scope.steps.get(id_)) and view.unattested)
@@ -86,7 +100,11 @@ def _of_condition(condition: Expression | None) -> Iterator[tuple[str, ...]]:
 def _chains(pipeline: Pipeline, step: Step, body: Run) -> Iterator[tuple[str, ...]]:
     yield from _of_condition(step.condition)
     yield from _of_condition(step.timeout.expression if step.timeout else None)
-    for template in _templates(pipeline, body):
+    yield from _in_texts(_templates(pipeline, body))
+
+
+def _in_texts(templates: Iterable[Template]) -> Iterator[tuple[str, ...]]:
+    for template in templates:
         if not template.is_plain:
             yield from jinja.references(template.source, is_expression=False)
 
@@ -102,6 +120,9 @@ def _templates(pipeline: Pipeline, body: Run) -> Iterator[Template]:
             if where.container is not None:
                 yield where.container.image
                 yield from where.container.env.values()
-    yield from (file.content for file in body.files if file.kind is not FileInputKind.SCHEMA)
+    files = (*body.files, body.agent.prompt) if body.agent else body.files
+    yield from (file.content for file in files if file.kind is not FileInputKind.SCHEMA)
+    if body.ready:
+        yield body.ready.run
     if body.result:
         yield body.result.path

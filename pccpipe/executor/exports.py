@@ -58,10 +58,10 @@ class Exports:
                     why = f"that step ran with more isolation ({each.origin}) than this one ({origin})"
                 yield f"it does not get {name}, which {step} exported: {why}"
 
-    def is_unattested(self, origin: ExportOrigin | None) -> bool:
-        """Say whether a command on the VM could have forged a variable that a command there gets."""
+    def unattested(self, origin: ExportOrigin | None) -> tuple[str, ...]:
+        """Return the ids of the steps whose variables a command there gets, and the VM could have forged."""
         got = self.at(origin)
-        return any(each.unattested for name, (_, each) in self._found.items() if name in got)
+        return tuple({step: None for name, (step, each) in self._found.items() if name in got and each.unattested})
 
 
 def wants_exports(where: Host) -> bool:
@@ -81,7 +81,7 @@ def read_exports(data: bytes, where: Host, pipeline: Pipeline, masker: Masker) -
     found: dict[str, str] = {}
     for name, value in _variables(text.split("\n")):
         if not _WORD.fullmatch(name) or len(name) > limits.EXPORTED_NAME.most:
-            raise _refused(f"has an invalid name: {name[:40]!r}")
+            raise _refused(f"has an invalid name: {masker.text(name)[:40]!r}")
         if name not in named:
             raise _refused(f"sets {name}, which the step's `run:` does not name")
         if _REFUSED.fullmatch(name) or name in pipeline.secrets:

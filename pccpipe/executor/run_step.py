@@ -82,9 +82,11 @@ class RunStep(Struct):
 
     def is_unattested(self, place: Place) -> bool:
         """Say whether a command on the VM could forge its result, at its place or in a result that it reads."""
-        if is_unattested(self.context, self.body, place) or self.forged_reads:
-            return True
-        return self.position.exports.is_unattested(receiver_of(self.context, self.body, place))
+        return is_unattested(self.context, self.body, place) or bool(self.forged_reads or self.forged_exports(place))
+
+    def forged_exports(self, place: Place) -> tuple[str, ...]:
+        """Return the ids of the steps whose variables it gets and a command on the VM could have forged."""
+        return self.position.exports.unattested(receiver_of(self.context, self.body, place))
 
     def refuse_fallback(self, place: Place) -> Unavailable | None:
         """Return why the step may not fall back to `place`; None: it may."""

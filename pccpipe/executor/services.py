@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from pccpipe.cancel import Cancel, Halt, unless_halted
 from pccpipe.errors import ActionError, Halted, Lost, PccpipeError, RecordFull, Unavailable
+from pccpipe.executor.attestation import unattested_services
 from pccpipe.executor.command import STOP_MARGIN
 from pccpipe.executor.context import STEP_LIMIT, LeftOpen, RunContext, StepOutcome, WalkPosition, halted
 from pccpipe.executor.follow import FollowedResult, follow
@@ -98,7 +99,8 @@ class OwnedServices:
         outside = self._outside
         views = {one.running.name: ServiceView(one.running.name, one.running.at) for one in self._living}
         scope = replace(outside.scope, services={**outside.scope.services, **views})
-        return replace(outside, scope=scope, services=(*outside.services, self))
+        forged = (*outside.forged, *unattested_services(outside.scope, self._step.services.values()))
+        return replace(outside, scope=scope, services=(*outside.services, self), forged=forged)
 
     @property
     def network(self) -> str | None:

@@ -38,7 +38,8 @@ def check_place(step: RunStep, place: Place) -> None:
         raise ActionError(f"{running} runs on the VM in the background: no container step runs beside it there", ALONE)
     if not body.isolation_required:
         return
-    forged = list(dict.fromkeys((*unattested_gates(step.position), *step.forged_reads)))
+    read = (*step.forged_reads, *step.forged_exports(place))
+    forged = list(dict.fromkeys((*unattested_gates(step.position), *read)))
     if body.result and is_unattested(context, body, place):
         forged.append(step.spec.id)
     if forged:

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from pccpipe.executor.replay import Replay
-from pccpipe.outcome import Code, IsolationMode, Outcome, Place
+from pccpipe.outcome import Code, IsolationMode, Outcome, Place, Reason
 from pccpipe.record.events import CommandEnded, Warned
 from pccpipe.record.exported import Exported, ExportOrigin
 from pccpipe.target import EXPORTS, Command, Exit
@@ -165,6 +165,20 @@ def test_a_result_is_unattested_after_an_export_that_the_vm_could_forge(stage: S
     assert unattested == ([True, False, True] if mode is IsolationMode.VM else [False, False, False])
 
 
+def test_isolation_required_refuses_a_step_that_gets_a_forged_export(stage: Stage) -> None:
+    text = """
+        containers: {box: {image: i}}
+        steps:
+          - {id: tests, on: vm, run: "echo A=1 >>$PCC_ENV"}
+          - {id: judge, container: box, run: x, isolation: required}
+    """
+    ended = played(stage, text, leaving(tests="A=1")).end_of("judge")
+    assert (ended.reason, "could forge the result of tests" in ended.message) == (Reason.UNATTESTED, True)
+    stage.run_as = "pccrun"
+    run = played(stage, text, leaving(tests="A=1"))
+    assert (run.state.outcome, env_of(run, "judge")) == (Outcome.SUCCEEDED, {"A": "1"})
+
+
 REFUSED = """
 PATH HOME IFS ENV BASH_ENV SHELLOPTS PS4 LD_PRELOAD LD_LIBRARY_PATH DYLD_INSERT_LIBRARIES NODE_OPTIONS
 NODE_PATH PYTHONPATH PYTHONSTARTUP PERL5OPT RUBYOPT GIT_SSH_COMMAND GIT_CONFIG_COUNT DOCKER_HOST SSH_AUTH_SOCK
@@ -216,6 +230,18 @@ def test_a_wrong_file_fails_the_step_and_says_why(stage: Stage, left: str | byte
     assert words in run.end_of("a").message
     assert "sk-made-up" not in str(run.notes.happenings)
     assert run.order == ["a@local"]
+
+
+@pytest.mark.parametrize("name", ["made-up:0123456789" * 8, "made'up\"0123456789"])
+def test_an_invalid_name_that_is_a_secret_is_masked_before_it_is_cut_or_quoted(stage: Stage, name: str) -> None:
+    stage.secrets = {"KEY": name}
+    text = """
+        secrets: {KEY: {from: env}}
+        steps: [{id: a, secrets: [KEY], run: "$PCC_ENV"}]
+    """
+    run = played(stage, text, leaving(a=f"{name}=\n"))
+    assert "invalid name: '***'" in run.end_of("a").message
+    assert "0123456789" not in str(run.notes.happenings)
 
 
 def test_a_run_killed_at_any_event_gives_later_steps_the_same_variables(stage: Stage) -> None:

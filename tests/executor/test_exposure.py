@@ -367,6 +367,9 @@ def test_a_command_of_the_login_makes_results_unattested_also_with_an_account(st
         "      - {id: last, on: local, run: 'x ${{ steps.copy.last_result.a }}', isolation: required}",
         "{id: loop, repeat: {max: 1, until: steps.review.result.a == 2}, steps: [{id: in, on: local, run: x}]}\n"
         "      - {id: last, on: local, run: x, isolation: required}",
+        "{id: last, on: local, run: x, isolation: required, services: {db: {image: '${{ steps.review.result.a }}'}}}",
+        "{id: all, services: {db: {image: i, env: {A: '${{ steps.review.result.a }}'}}}, steps: [\n"
+        "          {id: last, on: local, run: x, isolation: required}]}",
     ],
 )
 def test_isolation_required_refuses_steps_that_have_or_read_unattested_results(stage: Stage, step: str) -> None:
@@ -378,6 +381,25 @@ def test_isolation_required_refuses_steps_that_have_or_read_unattested_results(s
     assert last.reason is Reason.UNATTESTED
     stage.run_as = "pccrun"
     assert stage.play(text).state.outcome is Outcome.SUCCEEDED
+
+
+def test_isolation_required_refuses_an_agent_whose_prompt_reads_an_unattested_result(stage: Stage) -> None:
+    stage.secrets = {"KEY": "sk-made-up-0123456789"}
+    stage.script = lambda command: Play(files={"r.json": b'"all is well"'})
+    text = """
+        secrets: {KEY: {from: env, via: proxy}}
+        agents: {codex: {use: codex, model: m, secret: KEY}}
+        containers: {box: {image: "agent:1"}}
+        steps:
+          - {id: check, on: vm, run: x, result: {path: r.json}}
+          - id: judge
+            container: box
+            agent: codex
+            prompt: {text: "Judge ${{ steps.check.result }}"}
+            isolation: required
+    """
+    ended = stage.play(text).end_of("judge")
+    assert (ended.reason, "could forge the result of check" in ended.message) == (Reason.UNATTESTED, True)
 
 
 def test_a_failed_agent_is_not_unavailable_and_its_run_ends(stage: Stage) -> None:
