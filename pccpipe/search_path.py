@@ -26,7 +26,9 @@ def relative_entries(path: str) -> list[str]:
 
 def reaches_workspace(path: str) -> bool:
     """Say whether a program in a folder of the workspace could replace one that is looked up by its name."""
-    return bool(relative_entries(path)) or any(f"{entry}/".startswith("/workspace/") for entry in path.split(":"))
+    absolute = (posixpath.normpath("/" + entry.lstrip("/")) + "/" for entry in path.split(":") if entry[:1] == "/")
+    # A process finds its current folder below /proc.
+    return bool(relative_entries(path)) or any(entry.startswith(("/workspace/", "/proc/")) for entry in absolute)
 
 
 def entries(path: str, workspace: str) -> list[str]:

@@ -6,6 +6,7 @@ import pytest
 
 from pccpipe.errors import SpecError
 from pccpipe.outcome import Code, Outcome, Place
+from pccpipe.search_path import reaches_workspace
 from pccpipe.spec.load import load_pipeline
 from pccpipe.spec.model import Run
 from pccpipe.target import Exit
@@ -76,3 +77,11 @@ def test_no_agent_is_found_in_the_workspace(stage: Stage, entry: str) -> None:
     assert "a folder of the workspace is in its PATH" in run.end_of("build").message
     assert not run.targets[Place.CONTAINER].commands
     assert stage.play(AGENT.replace("PLACE", "/opt/tools")).order == ["build@container"]
+
+
+@pytest.mark.parametrize(
+    "entry", ["/workspace", "//workspace/bin", "/usr/../workspace/bin", "/proc/self/cwd/bin", "./bin"]
+)
+def test_no_spelling_hides_a_folder_of_the_workspace_in_a_path(entry: str) -> None:
+    assert reaches_workspace(f"/usr/bin:{entry}")
+    assert not reaches_workspace("$PATH:/usr/bin::/workspaces/bin:/opt/../usr/bin")
