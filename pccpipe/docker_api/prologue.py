@@ -7,7 +7,17 @@ import shlex
 from collections.abc import Sequence
 
 from pccpipe.docker_api import home, relay
-from pccpipe.docker_api.settings import BEGUN, END_OF_PROLOGUE, HOME, IN, NO_SHELL, OUT, SYSTEM_PATH, WORKSPACE
+from pccpipe.docker_api.settings import (
+    BEGUN,
+    BEGUN_FILE,
+    END_OF_PROLOGUE,
+    HOME,
+    IN,
+    NO_SHELL,
+    OUT,
+    SYSTEM_PATH,
+    WORKSPACE,
+)
 from pccpipe.search_path import as_shell_word
 from pccpipe.shells import dialect_of
 from pccpipe.target import EXPORTS, Command
@@ -55,6 +65,7 @@ def prologue(command: Command, run_id: str, kill_after: float, looks: Sequence[s
         f"pcc_path=$PATH; PATH=$pcc_own; {find}",
         "PATH=$pcc_own${pcc_path:+:$pcc_path}; pcc_own=$PATH",
         *looks,
+        f"echo >{OUT}/{BEGUN_FILE} 2>/dev/null",
         f"echo '{BEGUN}'",
         _watchdog(math.ceil(command.limit), kill_after),
         'mkdir -p "$CODEX_HOME"',

@@ -35,6 +35,11 @@ BOOT = (
 )
 BEGUN = "pccpipe: the command begins"
 """The first line of a container's output. Without it the command never began, and only the image's code has run."""
+BEGUN_FILE = ".pcc-begun"
+"""A file that a container leaves in its folder of results before its command begins.
+
+An engine that is killed may forget what its containers have done since: that they started, or what they printed.
+"""
 MARK_LABEL = "pccpipe.mark"
 """The label of a container that prints this line."""
 LIMIT_LABEL = "pccpipe.limit"

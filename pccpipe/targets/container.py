@@ -190,11 +190,12 @@ class ContainerTarget:
             # A label proves nothing; a name is one container's at a time.
             if found.get("Name") != f"/{name}" or plain(mounts.get(IN, "")) != files:
                 continue
-            if part(found, "State").get("Status") == "created":
+            ref = self._ref(command.id, container, name)
+            # An engine that is killed may forget that it started a container.
+            if part(found, "State").get("Status") == "created" and not self._starter.has_begun(ref):
                 self._engine.remove(container)
                 continue
             self._open_proxy(found)
-            ref = self._ref(command.id, container, name)
             running = self._starter.follow(ref, found)
             if self._starter.why_never_began(running, ref, command):
                 continue  # it is removed, and a start reports the cause

@@ -14,7 +14,7 @@ from pccpipe.detached.ended import signal_name
 from pccpipe.detached.programs import RunDir
 from pccpipe.docker_api.engine import DockerEngine
 from pccpipe.docker_api.isolation import part
-from pccpipe.docker_api.settings import LIMIT_LABEL
+from pccpipe.docker_api.settings import BEGUN_FILE, LIMIT_LABEL
 from pccpipe.errors import Lost, Unavailable
 from pccpipe.machine.answers import number_or_none
 from pccpipe.machine.retry import UNREACHABLE
@@ -46,6 +46,11 @@ class ContainerRef(Struct, frozen=True):
     def state(self) -> dict[str, Json]:
         """Return the engine's `State` of it; empty if the engine does not know it. Raises `UNREACHABLE` errors."""
         return part(self.engine.inspect(self.container) or {}, "State")
+
+    def has_begun(self) -> bool:
+        """Say whether its command began, by the file that it leaves before that. Raises `UNREACHABLE` errors."""
+        file = f"{self.run_dir.file_of(self.command_id, 'out')}/{BEGUN_FILE}"
+        return self.engine.machine.run(f"test -e {shlex.quote(file)}").code == 0
 
     def remove_quietly(self) -> None:
         """Remove it, or leave that to the target's `close`, which goes by the run's label."""

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from pccpipe import limits
 from pccpipe.detached.ended import fetch_file
+from pccpipe.docker_api.isolation import part
 from pccpipe.docker_api.settings import BEGUN
 from pccpipe.docker_api.stream import EngineAnswer, Skip
 from pccpipe.errors import Lost, Nonsense
@@ -207,8 +208,12 @@ class ContainerRunning(RemoteRunning):
 
     def _connect(self) -> None:
         container, engine = self._ref.container, self._ref.engine
-        if engine.inspect(container) is None:
+        found = engine.inspect(container)
+        if found is None:
             raise Lost(f"the container {self._ref.name} is gone from the engine")
+        if part(found, "State").get("Status") == "created":
+            # Its wait would say at once that it ended with 0.
+            raise Lost(f"the engine was killed as the container {self._ref.name} began, and does not know how it ended")
         is_dropped = self._logged >= 2 * LOG_FILE
         query = "follow=1&stdout=1&stderr=1" + (f"&tail={limits.FLOOD_LINES.most}" if is_dropped else "")
         output = engine.stream("GET", f"/containers/{container}/logs?{query}")

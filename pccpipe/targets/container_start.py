@@ -131,6 +131,8 @@ class ContainerStarter:
             for answer in answers:
                 answer.close()
             begun = self._begun(ref.container)
+            if begun is None and self.has_begun(ref):
+                begun = {}
             if begun is None:
                 why = self._why_not_started(ref.container, command, error)
                 ref.remove_quietly()
@@ -151,7 +153,7 @@ class ContainerStarter:
         """If the container ended before its command began, remove it and return the cause."""
         assert command.container is not None
         ended = running.await_beginning(BEGIN_LIMIT)
-        if ended is None:
+        if ended is None or self.has_begun(ref):
             return None
         image, words = command.container.image, running.unread_text(limits.CONTAINER_WORDS.most)
         running.let_go()
@@ -169,6 +171,10 @@ class ContainerStarter:
             why = never_began(image, SHELL, words, code=ended.code, has_shell=self._has_shell(ref.container))
         ref.remove_quietly()
         return why
+
+    def has_begun(self, ref: ContainerRef) -> bool:
+        """Say whether a command began, although the engine says that its container did not. Raises `Fenced`, `Lost`."""
+        return retrying(ref.has_begun, DOUBT_LIMIT, may_retry=lambda error: not isinstance(error, Fenced))
 
     def _start(self, container: str) -> None:
         self._engine.ask(ApiCall.START, lambda client: client.start(container))

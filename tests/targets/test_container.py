@@ -310,6 +310,28 @@ def test_output_that_a_dead_engine_lost_is_reported(fresh: Stand, fresh_vm: VM) 
     running.discard()
 
 
+def test_a_command_that_a_killed_engine_forgot_is_lost_and_never_begins_again(fresh: Stand, fresh_vm: VM) -> None:
+    """After it was killed, an engine may call a container "created" whose command has begun."""
+    fresh.target.open()
+    command = fresh.command("echo begun; sleep 60")
+    running = fresh.target.start(command)
+    read_until(running, b"begun\n")
+    name = str(running.token["name"])
+    running.let_go()
+    source = '{{range .Mounts}}{{if eq .Destination "/pcc/in"}}{{.Source}}{{end}}{{end}}'
+    files = fresh_vm.sh(f"docker inspect -f '{source}' {name}; docker rm -f {name} >/dev/null").stdout.strip()
+    labels = f"--label pccpipe.run={fresh.run_id} --label pccpipe.command={command.id}"
+    fresh_vm.sh(f"docker create --name {name} {labels} -v {files}:/pcc/in bb:latest true")
+    again = fresh.again()
+    found = again.find(command)
+    assert found
+    with pytest.raises(Lost, match="the engine was killed as the container"):
+        read_all(found)
+    fresh_vm.sh(f"rm {fresh.state}/commands/{command.id}.out/.pcc-begun")
+    assert again.find(command) is None
+    assert fresh_vm.sh("docker ps -aq").stdout == ""
+
+
 def stopped(vm: VM, stand: Stand) -> None:
     vm.stop_docker()  # takes its socket with it
 
