@@ -179,6 +179,7 @@ FETCH = "fetch_tree(Lists(), '/w', pack, folder / 'in', Excluded(), Limits())"
 SEND = "send(Lists(), pack, '/w', Excluded())"
 
 
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize(
     ("work", "length", "letter"), [(SEND, 1, "a"), (FETCH, 1900, "a"), (FETCH, 60, "\U0001f4a9")], ids=["1", "2", "3"]
 )
